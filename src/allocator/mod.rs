@@ -1,0 +1,92 @@
+//! Allocators as the rest of heaptap sees them: blocks in runs, large blocks, claims on address space.
+//!
+//! The words here are neutral; inside an allocator's folder its own words are used. An [`Allocator`] reads
+//! nothing but a [`Memory`]; a walk never fails, it returns what it found and what was wrong with it.
+
+pub mod block;
+pub mod claim;
+
+pub use block::{Block, Run, RunClass, Sink};
+pub use claim::{Claim, ClaimKind};
+
+use crate::memory::Memory;
+use heaptap_platform::AddressRange;
+
+/// How the layout of an allocator's structures was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// From the target's own debug information.
+    Dwarf,
+    /// Roots from the symbol table, offsets from the table of its version.
+    Symbols,
+    /// Roots found by the shape of the structures, offsets from the table of its version.
+    Probed,
+}
+
+/// Something that contradicts the allocator's invariants, or could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Anomaly {
+    /// The structure that it is about.
+    pub address: u64,
+    /// What was found there.
+    pub what: String,
+    /// How many structures showed the same; the address is that of the first.
+    pub count: u64,
+}
+
+/// What a walk says about itself besides the blocks that it delivered.
+#[derive(Debug, Clone, Default)]
+pub struct WalkOutcome {
+    /// Address space that the allocator holds, each byte at most once.
+    pub claims: Vec<Claim>,
+    /// Contradictions met, each kind once with its count.
+    pub anomalies: Vec<Anomaly>,
+    /// Every structure that should have been there was read.
+    pub complete: bool,
+    /// Structures whose invariants were checked.
+    pub structures_checked: u64,
+    /// Cells (shard and size class) compared with the allocator's own counters, where it keeps any.
+    pub cells_compared: u64,
+    /// Cells that differed.
+    pub cells_differing: u64,
+    /// Upper bound of the blocks whose state was in motion when the target stopped; 0 = none.
+    pub blocks_in_motion_max: u64,
+    /// Classes of runs, by their index in [`Run::class`].
+    pub run_classes: Vec<RunClass>,
+    /// Shards (arenas) that exist, also those that hold nothing.
+    pub shards: Vec<u32>,
+}
+
+/// An allocator found in a target, with its layout resolved: it can be walked.
+pub trait Allocator: std::fmt::Debug + Send + Sync {
+    /// What it is called, as in `jemalloc`.
+    fn name(&self) -> &'static str;
+    /// Its version as far as known, as in `5.3.0`.
+    fn version(&self) -> String;
+    /// How its layout was learnt.
+    fn provenance(&self) -> Provenance;
+    /// Sentences on how it was found and proved, for `info`.
+    fn evidence(&self) -> Vec<String>;
+    /// The ranges of metadata that a walk of `memory` reads, as far as `memory` shows them.
+    ///
+    /// Reading those ranges may reveal further ones: callers repeat until nothing new is named.
+    fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange>;
+    /// Whether `memory` was taken while the allocator changed its records.
+    fn in_motion(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> bool;
+    /// Visits every block; delivers runs and blocks to `sink`.
+    fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome;
+}
+
+/// What an allocator may know of a stopped thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadPointer {
+    /// The kernel's thread id.
+    pub tid: i32,
+    /// The base of its thread-local storage.
+    pub thread_pointer: u64,
+    /// Where it would go on.
+    pub program_counter: u64,
+    /// The top of its stack.
+    pub stack_pointer: u64,
+}

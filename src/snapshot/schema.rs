@@ -1,0 +1,151 @@
+//! The public names of `heaptap/snapshot/1`: extended, never renamed.
+//!
+//! Every field that a target cannot have is absent; readers take all of them as optional.
+
+use crate::allocator::{Anomaly, Provenance};
+use serde::{Deserialize, Serialize};
+
+/// The value of [`Summary::schema`].
+pub const SCHEMA: &str = "heaptap/snapshot/1";
+
+/// One moment of one target.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// Whose moment it is.
+    pub target: Target,
+    /// How long all threads were stopped, as measured by heaptap; 0 for cores.
+    pub pause_ms: f64,
+    /// How often the target was stopped; above 1 when a stop caught the allocator at work.
+    pub stops: u32,
+    /// Wall-clock time of the stop, seconds since 1970.
+    pub taken_at: f64,
+    /// The allocators found, in address order of their modules.
+    pub allocators: Vec<AllocatorSummary>,
+    /// What resident memory is used for; sums to `resident_bytes`.
+    pub resident: Vec<ResidentRow>,
+    /// The kernel's figure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
+    /// Things that were looked for and could not be had, as sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// Identity of the target.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Target {
+    /// `live`, `core` or `capture`.
+    pub kind: String,
+    /// Process id in heaptap's own namespace.
+    pub pid: i32,
+    /// Executable as the target names it.
+    pub exe: String,
+    /// `linux` or `freebsd`.
+    pub os: String,
+    /// `x86_64` or `aarch64`.
+    pub arch: String,
+    /// Threads at the stop.
+    pub threads: u32,
+    /// Start time in clock ticks since boot: with `pid` and `boot_id` the identity of a process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ticks: Option<u64>,
+    /// The machine's boot id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Build id of the executable, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
+}
+
+/// One allocator's totals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllocatorSummary {
+    /// As in `jemalloc`.
+    pub name: String,
+    /// As in `5.3.0`.
+    pub version: String,
+    /// How its layout was learnt.
+    pub provenance: Provenance,
+    /// The module that it lives in.
+    #[serde(default)]
+    pub module: String,
+    /// Sentences on how it was found and proved.
+    #[serde(default)]
+    pub evidence: Vec<String>,
+    /// Every structure that should have been there was read.
+    pub complete: bool,
+    /// No invariant was broken and no counter differed.
+    pub verified: bool,
+    /// Structures whose invariants were checked.
+    #[serde(default)]
+    pub structures_checked: u64,
+    /// Cells compared with the allocator's own counters.
+    #[serde(default)]
+    pub cells_compared: u64,
+    /// Of those, how many differed.
+    #[serde(default)]
+    pub cells_differing: u64,
+    /// Upper bound of blocks whose state was in motion at the stop.
+    #[serde(default)]
+    pub blocks_in_motion_max: u64,
+    /// Contradictions met.
+    pub anomalies: Vec<Anomaly>,
+    /// Blocks in use by the program.
+    pub live_blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
+    /// Blocks kept in thread caches.
+    pub cached_blocks: u64,
+    /// Their usable bytes.
+    pub cached_bytes: u64,
+    /// Resident bytes of the allocator's own records, as copied.
+    pub metadata_bytes: u64,
+    /// Arenas.
+    pub shards: Vec<Shard>,
+}
+
+/// One arena.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shard {
+    /// The allocator's number of it.
+    pub id: u32,
+    /// Size classes with at least one run or block, ascending; large blocks that have a class stand here too.
+    pub classes: Vec<ClassRow>,
+    /// Blocks outside of runs, in use by the program.
+    pub large_blocks: u64,
+    /// Their usable bytes.
+    pub large_bytes: u64,
+}
+
+/// One size class of one arena.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClassRow {
+    /// Usable bytes of a block.
+    pub size_bytes: u64,
+    /// Blocks in use by the program.
+    pub live_blocks: u64,
+    /// Their usable bytes.
+    pub live_bytes: u64,
+    /// Blocks kept in thread caches.
+    pub cached_blocks: u64,
+    /// Runs (slabs); 0 for a class of large blocks.
+    pub runs: u64,
+    /// Bytes of those runs, or bytes held for the large blocks.
+    pub run_bytes: u64,
+}
+
+/// One use of resident memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResidentRow {
+    /// `live`, `cached`, `free_in_slabs`, `dirty`, `muzzy`, `retained`, `metadata`, `stacks`, `mapped_files`,
+    /// `shared`, `unexplained`.
+    pub kind: String,
+    /// Resident bytes.
+    pub bytes: u64,
+}
