@@ -1,0 +1,9 @@
+//! Decoding of what operating systems write: text of `/proc`, page-table entries, wait statuses.
+//!
+//! Everything here works on bytes that were read elsewhere, on any machine, and never fails on bad input otherwise than
+//! by a value that says so.
+
+pub mod auxiliary_vector;
+pub mod maps;
+pub mod pagemap;
+pub mod wait_status;

@@ -1,0 +1,36 @@
+//! The operating system as heaptap needs it.
+//!
+//! This crate finds a process, lists its threads and mappings, tells which of its pages are in memory, reads its
+//! bytes and stops all its threads for some milliseconds. It holds the only unsafe code and the only
+//! `cfg(target_os)` of heaptap. It knows nothing of allocators, of symbols or of file formats beyond those of the
+//! operating system itself, and it has no function that writes into another process.
+//!
+//! Each operating system has a folder that offers the same public names. What is the same everywhere (address
+//! ranges, mappings, registers, error types, the decoding of kernel text and notes, the order of the steps of a
+//! stop) lies outside those folders and is compiled on every system.
+
+pub mod format;
+mod mapping;
+mod process_error;
+mod range;
+mod read_error;
+mod registers;
+mod residency;
+mod stop_error;
+pub mod stop_protocol;
+
+pub use mapping::{Mapping, MappingKind};
+pub use process_error::{AccessRefusal, ProcessError};
+pub use range::{AddressRange, merge_ranges};
+pub use read_error::ReadError;
+pub use registers::{Architecture, Registers};
+pub use residency::{PageRun, PageState, ResidentBytes};
+pub use stop_error::StopError;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub use linux::{
+    BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
+    RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, page_size_bytes,
+};

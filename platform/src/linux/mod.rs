@@ -1,0 +1,27 @@
+//! Linux: `/proc`, `process_vm_readv` and ptrace.
+
+mod access;
+mod memory;
+mod module_file;
+mod page_table;
+mod priority;
+mod proc_file;
+mod process;
+mod root_path;
+mod stop;
+mod system_call;
+mod threads;
+mod tracer;
+mod undisturbed;
+
+pub use memory::{BulkRead, ProcessMemory};
+pub use module_file::{FoundBy, ModuleFile};
+pub use page_table::{PageDetail, PageRuns, PageTable};
+pub use priority::{RaisePriority, Raised, ThreadPriority};
+pub use process::Process;
+pub use stop::{Pause, StopLimits, Stopped, StoppedThread};
+
+/// Bytes of one page of memory on this machine.
+pub fn page_size_bytes() -> u64 {
+    procfs::page_size()
+}

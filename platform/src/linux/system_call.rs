@@ -1,0 +1,147 @@
+//! The system calls that no crate offers in a safe form that fits, one a function.
+//!
+//! Each function does nothing but the call. What is asked for, and when, is decided elsewhere.
+
+use nix::errno::Errno;
+use nix::libc;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// One run of pages of `PAGEMAP_SCAN`. Layout: Linux 6.7, `struct page_region` in `include/uapi/linux/fs.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageRegion {
+    pub start: u64,
+    pub end: u64,
+    pub categories: u64,
+}
+
+/// The argument of `PAGEMAP_SCAN`. Layout: Linux 6.7, `struct pm_scan_arg` in `include/uapi/linux/fs.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageScan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    /// Written by the kernel: where the walk ended.
+    pub walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+impl PageScan {
+    /// Looks from `start` to `end` for pages in any of the categories `wanted`, at most `pages_max` of them.
+    pub fn new(start: u64, end: u64, wanted: u64, told: u64, pages_max: u64) -> Self {
+        Self {
+            start,
+            end,
+            max_pages: pages_max,
+            category_anyof_mask: wanted,
+            return_mask: told,
+            ..Self::default()
+        }
+    }
+}
+
+const _: () = assert!(size_of::<PageScan>() == 96 && size_of::<PageRegion>() == 24);
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`.
+const PAGEMAP_SCAN: libc::Ioctl = nix::request_code_readwrite!(b'f', 16, size_of::<PageScan>());
+
+/// `ioctl(PAGEMAP_SCAN)` on an open `/proc/PID/pagemap`: the number of `regions` that were filled.
+pub fn pagemap_scan(file: RawFd, scan: &mut PageScan, regions: &mut [PageRegion]) -> Result<usize, Errno> {
+    scan.size = size_of::<PageScan>() as u64;
+    scan.vec = regions.as_mut_ptr() as u64;
+    scan.vec_len = regions.len() as u64;
+    // SAFETY: the kernel reads and writes `scan`, which is as long as `size` says, and writes at most `vec_len` elements
+    // to `regions`; both are borrowed exclusively until the call returns. Without flags the call changes no page.
+    let filled = unsafe { libc::ioctl(file, PAGEMAP_SCAN, std::ptr::from_mut(scan)) };
+    Errno::result(filled).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+/// `pidfd_open(2)`: a handle on a process that cannot come to mean another.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes two numbers and returns a new file descriptor or an error.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the descriptor was made by the call above and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `poll(2)` without waiting: whether the process behind a pidfd has ended.
+pub fn pidfd_has_ended(pidfd: &OwnedFd) -> bool {
+    let mut entry = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry is passed with the count 1, borrowed exclusively until the call returns.
+    let ready = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    ready == 1 && entry.revents & libc::POLLIN != 0
+}
+
+/// `ptrace(PTRACE_DETACH)`: lets a stopped thread go on, with `signal` delivered to it unless that is 0. Real-time signals
+/// have no name in nix, so numbers are used.
+pub fn ptrace_detach(tid: i32, signal: i32) -> Result<(), Errno> {
+    let address = std::ptr::null_mut::<libc::c_void>();
+    let data = std::ptr::without_provenance_mut::<libc::c_void>(usize::try_from(signal).unwrap_or(0));
+    // SAFETY: this request takes two numbers in place of pointers and touches no memory of this process.
+    let done = unsafe { libc::ptrace(libc::PTRACE_DETACH, tid, address, data) };
+    Errno::result(done).map(drop)
+}
+
+/// `ptrace(PTRACE_GETREGSET)` of a stopped thread into `buffer`: the number of bytes that the set has.
+pub fn ptrace_register_set(tid: i32, set: i32, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let set = std::ptr::without_provenance_mut::<libc::c_void>(usize::try_from(set).unwrap_or(0));
+    // SAFETY: the kernel writes at most `iov_len` bytes to `buffer` and the count to `vector`, both borrowed exclusively.
+    let done = unsafe { libc::ptrace(libc::PTRACE_GETREGSET, tid, set, &raw mut vector) };
+    Errno::result(done).map(|_| vector.iov_len)
+}
+
+/// `wait4(2)` for one thread, whoever made it: its status word, or `None` where `WNOHANG` was given and there is none yet.
+/// nix refuses the status words of real-time signals after the kernel has given them away, so it is not used here.
+pub fn wait_for(tid: i32, flags: i32) -> Result<Option<i32>, Errno> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one status word, borrowed exclusively; no resource usage is asked for.
+    let waited = unsafe { libc::wait4(tid, &raw mut status, flags | libc::__WALL, std::ptr::null_mut()) };
+    Errno::result(waited).map(|found| (found != 0).then_some(status))
+}
+
+/// `sched_getscheduler(2)` of the calling thread.
+pub fn scheduling_policy() -> Result<i32, Errno> {
+    // SAFETY: the call takes and returns numbers.
+    Errno::result(unsafe { libc::sched_getscheduler(0) })
+}
+
+/// `sched_getparam(2)` of the calling thread: its real-time priority.
+pub fn real_time_priority() -> Result<i32, Errno> {
+    let mut parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel writes one `sched_param`, borrowed exclusively.
+    let done = unsafe { libc::sched_getparam(0, &raw mut parameter) };
+    Errno::result(done).map(|_| parameter.sched_priority)
+}
+
+/// `sched_setscheduler(2)` of the calling thread.
+pub fn set_scheduling(policy: i32, priority: i32) -> Result<(), Errno> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads one `sched_param`.
+    let done = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    Errno::result(done).map(drop)
+}
+
+/// `getpriority(2)` of the calling thread: its nice value.
+pub fn nice_value() -> Result<i32, Errno> {
+    Errno::clear();
+    // SAFETY: the call takes and returns numbers. -1 is also a nice value, so the error number decides.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    if nice == -1 && Errno::last_raw() != 0 { Err(Errno::last()) } else { Ok(nice) }
+}
+
+/// `setpriority(2)` of the calling thread.
+pub fn set_nice_value(nice: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes and returns numbers.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
