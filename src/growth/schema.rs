@@ -20,6 +20,10 @@ pub struct Growth {
     pub between: Vec<Moment>,
     /// One row per allocator, shard and size class that has blocks in any moment, in the order asked for.
     pub rows: Vec<Row>,
+    /// Large blocks that are new or have grown in place, most growth first, as many as were asked for. They
+    /// are counted in `rows` already.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub large_blocks: Vec<Row>,
     /// Sum of `delta_bytes` over all rows; equals the difference of the two moments' live bytes.
     pub total_delta_bytes: i64,
     /// Sum of `delta_blocks` over all rows.
@@ -62,7 +66,8 @@ pub struct Row {
     /// The arena, or absent in rows that join all arenas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard: Option<u32>,
-    /// Size class in usable bytes; for a single large block its usable bytes.
+    /// Size class in usable bytes, 0 for large blocks that have no class; for a single large block its usable
+    /// bytes.
     pub size_bytes: u64,
     /// The row speaks of one large block, at this address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,15 +84,20 @@ pub struct Row {
     /// Live bytes in the last moment.
     pub live_bytes: u64,
     /// Blocks live in the last moment whose place was not live in the first: at least so many are new.
-    pub born_blocks: u64,
+    /// Absent, like the next two, where places cannot be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub born_blocks: Option<u64>,
     /// Blocks live in the first moment whose place is not live in the last: at least so many are gone.
-    pub died_blocks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub died_blocks: Option<u64>,
     /// Blocks live in both at the same place: at most so many are the same.
-    pub stayed_blocks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stayed_blocks: Option<u64>,
     /// With three or more moments: least-squares slope of live bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slope_bytes_per_s: Option<f64>,
-    /// With three or more moments: half width of the slope's 95 % interval.
+    /// With three or more moments: half width of the slope's 95 % interval; absent where the moments are too
+    /// few or too much alike in their errors to give one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slope_error_bytes_per_s: Option<f64>,
     /// With three or more moments: whether the row grows steadily rather than wobbles.

@@ -1,6 +1,19 @@
 //! Which blocks were live at one moment: one bit a block in runs, one row a large block.
+//!
+//! It knows places and refuses to know what lies there: no byte of the target's own data passes through it.
 
+use super::Inconsistency;
 use crate::allocator::{Block, Run, RunClass, Sink};
+use std::ops::Range;
+
+/// Most runs that one table takes: 2^27, which is 512 GiB of heap in the smallest runs known (4 KiB).
+pub const RUNS_MAX: usize = 1 << 27;
+/// Most bitmap words that one table takes: 4 GiB of them.
+pub const LIVE_WORDS_MAX: usize = 1 << 29;
+/// Most blocks outside of runs that one table takes: 3.5 GiB of them.
+pub const LARGE_BLOCKS_MAX: usize = 1 << 26;
+/// Most blocks that a run can have; the largest known is 8192 (64 KiB runs of 8 bytes).
+pub const RUN_BLOCKS_MAX: u32 = 1 << 20;
 
 /// The blocks of one allocator at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +24,8 @@ pub struct Liveness {
     pub runs: RunTable,
     /// All blocks outside of runs.
     pub large: LargeTable,
+    /// Runs and large blocks that were delivered after a table was full, and are not here.
+    pub left_out: u64,
 }
 
 /// Runs in columns, ordered by address once [`Liveness::sort`] has been called.
@@ -24,7 +39,7 @@ pub struct RunTable {
     pub shard: Vec<u32>,
     /// Index of each run's class in [`Liveness::run_classes`].
     pub class: Vec<u16>,
-    /// Where each run's words start in `live`; it has `ceil(blocks / 64)` of them.
+    /// Where each run's words start in `live`, ascending; it has `ceil(blocks / 64)` of them.
     pub words_at: Vec<u32>,
     /// Live bits of all runs.
     pub live: Vec<u64>,
@@ -39,21 +54,187 @@ pub struct LargeTable {
     pub blocks: Vec<Block>,
 }
 
+impl RunTable {
+    /// Number of runs.
+    pub fn len(&self) -> usize {
+        self.address.len()
+    }
+
+    /// Whether there is no run.
+    pub fn is_empty(&self) -> bool {
+        self.address.is_empty()
+    }
+
+    /// Where the live bits of the run at `index` are in `live`; an empty range past the last run.
+    pub fn word_range(&self, index: usize) -> Range<usize> {
+        let Some(&start) = self.words_at.get(index) else { return 0..0 };
+        let end = self.words_at.get(index + 1).map_or(self.live.len(), |&end| end as usize);
+        start as usize..end
+    }
+
+    /// The live bits of the run at `index`, lowest first; none past the last run.
+    pub fn words(&self, index: usize) -> &[u64] {
+        self.live.get(self.word_range(index)).unwrap_or_default()
+    }
+
+    /// Orders every column by address, keeping each run's words with it.
+    fn sort(&mut self) {
+        if !self.address.is_sorted() {
+            let mut order: Vec<u32> = (0..).take(self.len()).collect();
+            order.sort_by_key(|&index| self.address.get(index as usize));
+            let mut words_at = Vec::with_capacity(self.words_at.len());
+            let mut live = Vec::with_capacity(self.live.len());
+            for &index in &order {
+                words_at.push(u32::try_from(live.len()).unwrap_or(u32::MAX));
+                live.extend_from_slice(self.words(index as usize));
+            }
+            self.words_at = words_at;
+            self.live = live;
+            self.address = gather(&self.address, &order);
+            self.serial = gather(&self.serial, &order);
+            self.shard = gather(&self.shard, &order);
+            self.class = gather(&self.class, &order);
+        }
+        self.cached.sort_unstable();
+    }
+
+    /// Whether a run of `words` words still fits.
+    fn has_room(&self, words: usize) -> bool {
+        self.len() < RUNS_MAX && self.live.len().saturating_add(words) <= LIVE_WORDS_MAX
+    }
+}
+
+/// `column` in the order of `order`.
+fn gather<T: Copy>(column: &[T], order: &[u32]) -> Vec<T> {
+    order.iter().filter_map(|&index| column.get(index as usize).copied()).collect()
+}
+
 impl Liveness {
     /// An empty table for runs of the given classes.
     pub fn new(run_classes: Vec<RunClass>) -> Self {
         Self { run_classes, ..Self::default() }
     }
+
+    /// Orders runs, cached blocks and large blocks by address; what it holds no longer depends on the order in
+    /// which it was delivered.
+    pub fn sort(&mut self) {
+        self.runs.sort();
+        self.large.blocks.sort_unstable_by_key(|block| block.address);
+    }
+
+    /// Proves what every reader of a sorted table relies on: columns of one length, addresses strictly
+    /// ascending, each run with the words of its class and no bit beyond its blocks, cached blocks in runs that
+    /// exist and not live at the same time, bytes that add up to less than 2^63.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn check(&self) -> Result<(), Inconsistency> {
+        if self.left_out > 0 {
+            return Err(Inconsistency::LeftOut { count: self.left_out });
+        }
+        self.check_classes()?;
+        self.check_runs()?;
+        self.check_cached()?;
+        self.check_large()
+    }
+
+    fn check_classes(&self) -> Result<(), Inconsistency> {
+        for (index, class) in self.run_classes.iter().enumerate() {
+            let fits = class.block_bytes.checked_mul(u64::from(class.blocks)).is_some();
+            if class.blocks == 0 || class.blocks > RUN_BLOCKS_MAX || class.block_bytes == 0 || !fits {
+                return Err(Inconsistency::RunClass { index, class: *class });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_runs(&self) -> Result<(), Inconsistency> {
+        let runs = &self.runs;
+        let lengths = [runs.serial.len(), runs.shard.len(), runs.class.len(), runs.words_at.len()];
+        let starts_at_word = runs.words_at.first().map_or(runs.live.len(), |&first| first as usize);
+        if lengths.iter().any(|&len| len != runs.len()) || starts_at_word != 0 {
+            return Err(Inconsistency::Columns);
+        }
+        let mut previous = None;
+        let mut held_bytes = 0_u128;
+        for (index, (&address, &class)) in runs.address.iter().zip(&runs.class).enumerate() {
+            if previous.is_some_and(|previous| previous >= address) {
+                return Err(Inconsistency::Order { address });
+            }
+            previous = Some(address);
+            let Some(class) = self.run_classes.get(usize::from(class)) else {
+                return Err(Inconsistency::UnknownClass { address, class });
+            };
+            held_bytes += u128::from(class.block_bytes) * u128::from(class.blocks);
+            if !has_shape(runs.words(index), class.blocks) {
+                return Err(Inconsistency::Words { address });
+            }
+        }
+        check_sum(held_bytes)
+    }
+
+    fn check_cached(&self) -> Result<(), Inconsistency> {
+        if !self.runs.cached.is_sorted_by(|one, next| one < next) {
+            return Err(Inconsistency::CachedOrder);
+        }
+        let mut index = 0;
+        for &(address, block) in &self.runs.cached {
+            while self.runs.address.get(index).is_some_and(|&run| run < address) {
+                index += 1;
+            }
+            let class =
+                self.runs.class.get(index).and_then(|&class| self.run_classes.get(usize::from(class)));
+            let known = self.runs.address.get(index) == Some(&address);
+            if !known || class.is_none_or(|class| class.blocks <= block) {
+                return Err(Inconsistency::CachedNowhere { address, block });
+            }
+            let word = self.runs.words(index).get(block as usize / 64).copied().unwrap_or_default();
+            if word >> (block % 64) & 1 == 1 {
+                return Err(Inconsistency::CachedAndLive { address, block });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_large(&self) -> Result<(), Inconsistency> {
+        let mut usable_bytes = 0_u128;
+        let mut previous = None;
+        for block in &self.large.blocks {
+            if previous.is_some_and(|previous| previous >= block.address) {
+                return Err(Inconsistency::Order { address: block.address });
+            }
+            previous = Some(block.address);
+            usable_bytes += u128::from(block.usable_bytes.max(block.held_bytes));
+        }
+        check_sum(usable_bytes)
+    }
+}
+
+/// Whether `words` are exactly as many as `blocks` need and have no bit set beyond them.
+fn has_shape(words: &[u64], blocks: u32) -> bool {
+    let tail_bits = blocks % 64;
+    words.len() == blocks.div_ceil(64) as usize
+        && (tail_bits == 0 || words.last().is_some_and(|last| last >> tail_bits == 0))
+}
+
+/// Refuses sums that signed differences could not hold.
+fn check_sum(bytes: u128) -> Result<(), Inconsistency> {
+    if bytes > i64::MAX as u128 { Err(Inconsistency::Sum { bytes }) } else { Ok(()) }
 }
 
 impl Sink for Liveness {
     fn run(&mut self, run: Run<'_>) {
         let runs = &mut self.runs;
+        let words_at = u32::try_from(runs.live.len());
+        let (true, Ok(words_at)) = (runs.has_room(run.live.len()), words_at) else {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        };
         runs.address.push(run.address);
         runs.serial.push(run.serial);
         runs.shard.push(run.shard);
         runs.class.push(run.class);
-        runs.words_at.push(u32::try_from(runs.live.len()).unwrap_or(u32::MAX));
+        runs.words_at.push(words_at);
         runs.live.extend_from_slice(run.live);
         for (word, bits) in (0_u32..).zip(run.cached) {
             let mut bits = *bits;
@@ -65,6 +246,10 @@ impl Sink for Liveness {
     }
 
     fn block(&mut self, block: Block) {
-        self.large.blocks.push(block);
+        if self.large.blocks.len() < LARGE_BLOCKS_MAX {
+            self.large.blocks.push(block);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
     }
 }
