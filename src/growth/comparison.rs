@@ -115,6 +115,7 @@ impl Comparison<'_> {
         let key = |cell: &Cell| match group {
             Group::ShardAndClass => (Some(cell.shard), cell.size_bytes),
             Group::Class => (None, cell.size_bytes),
+            Group::Shard => (Some(cell.shard), 0),
         };
         for (cell, tally) in self.tallies(track) {
             sums.entry(key(&cell)).or_default().tally.add(&tally);

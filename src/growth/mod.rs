@@ -29,6 +29,8 @@ pub enum Group {
     ShardAndClass,
     /// Allocator and size class.
     Class,
+    /// Allocator and shard; the rows' `size_bytes` is 0.
+    Shard,
 }
 
 /// How moments are compared and what is listed.
