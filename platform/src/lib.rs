@@ -10,6 +10,7 @@
 //! stop) lies outside those folders and is compiled on every system.
 
 pub mod format;
+mod mapped_file;
 mod mapping;
 mod process_error;
 mod range;
@@ -19,6 +20,7 @@ mod residency;
 mod stop_error;
 pub mod stop_protocol;
 
+pub use mapped_file::MappedFile;
 pub use mapping::{Mapping, MappingKind};
 pub use process_error::{AccessRefusal, ProcessError};
 pub use range::{AddressRange, merge_ranges};
@@ -34,3 +36,6 @@ pub use linux::{
     BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
     RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, page_size_bytes,
 };
+
+/// The operating system that this crate was compiled for, as reports name it.
+pub const OPERATING_SYSTEM: &str = std::env::consts::OS;

@@ -9,6 +9,16 @@ pub enum Architecture {
     Aarch64,
 }
 
+impl Architecture {
+    /// Its usual name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+}
+
 /// Bytes of Linux `struct user_regs_struct` on x86-64 (`arch/x86/include/uapi/asm/ptrace.h`).
 pub const X86_64_USER_REGS_LEN_BYTES: usize = 27 * 8;
 /// Bytes of Linux `struct user_pt_regs` on aarch64 (`arch/arm64/include/uapi/asm/ptrace.h`).

@@ -25,7 +25,8 @@ const EARLY_LISTINGS_MAX: u32 = 4;
 pub enum Request {
     /// List the process's threads. Answer with [`Answer::Listed`].
     List,
-    /// Attach to a thread without stopping it.
+    /// Attach to a thread without stopping it, and ask for a stop where it executes another program. [`Answer::Done`] also where
+    /// that was done before, under another id.
     Seize(i32),
     /// Ask an attached thread to stop.
     Interrupt(i32),
@@ -42,7 +43,8 @@ pub enum Request {
         /// The signal that it was about to receive.
         signal: i32,
     },
-    /// All threads are stopped. Nothing to do until [`StopProtocol::release`].
+    /// All threads are stopped, unless a thread that was never seen has executed another program and taken the first thread's
+    /// place: so compare the address space. Nothing to do until [`StopProtocol::release`].
     AllStopped,
     /// Nothing is attached any more, except [`StopProtocol::left_attached`].
     Finished,
@@ -94,8 +96,6 @@ enum State {
     Interrupted,
     /// Stopped, with the signal that it was about to receive, or 0.
     Held { signal: i32 },
-    /// It refused to be let go: it is about to end, or has become another program.
-    Departing,
     /// It had ended when it was found. It stays listed until its parent, or its last sibling, notices.
     Remains,
     /// Ended or let go.
@@ -104,7 +104,7 @@ enum State {
 
 impl State {
     const fn is_attached(self) -> bool {
-        matches!(self, Self::Seized | Self::Interrupted | Self::Held { .. } | Self::Departing)
+        matches!(self, Self::Seized | Self::Interrupted | Self::Held { .. })
     }
 }
 
@@ -236,7 +236,8 @@ impl StopProtocol {
             (Request::Interrupt(_), _) => self.set(index, State::Interrupted),
             (Request::Wait(_) | Request::Poll(_), answer) => self.waited(request, index, answer),
             (Request::Detach { .. }, Answer::Done) => self.set(index, State::Over),
-            (Request::Detach { .. }, _) => self.set(index, State::Departing),
+            // It is about to end, or has become another program and runs: its status will tell.
+            (Request::Detach { .. }, _) => self.set(index, State::Seized),
             (Request::Count, _) => self.counted(None),
             (Request::AllStopped | Request::Finished, _) => {}
         }
@@ -253,7 +254,7 @@ impl StopProtocol {
             Phase::Waiting => self.each(request_to_wait, |stop| stop.enter(Phase::Counting)),
             Phase::Sweeping => self.each(request_to_look, |stop| stop.enter(Phase::Waiting)),
             Phase::Releasing => self.each(request_to_let_go, Self::after_letting_go),
-            Phase::AwaitingRest => self.each(request_to_await, |stop| stop.enter(Phase::Releasing)),
+            Phase::AwaitingRest => self.each(request_to_wait, |stop| stop.enter(Phase::Releasing)),
         }
     }
 
@@ -300,8 +301,7 @@ impl StopProtocol {
         for &tid in tids {
             match self.index_by_tid.get(&tid).copied() {
                 None => {
-                    self.index_by_tid.insert(tid, self.threads.len());
-                    self.threads.push(Thread { tid, state: State::New });
+                    self.add(tid);
                     new_count += 1;
                 }
                 // The kernel has given the id to a new thread.
@@ -358,9 +358,11 @@ impl StopProtocol {
         match answer {
             Answer::Status(WaitStatus::Ended) => self.set(index, State::Over),
             Answer::Status(WaitStatus::SignalDelivery { signal }) => self.set(index, State::Held { signal }),
-            Answer::Status(
-                WaitStatus::Interrupted | WaitStatus::GroupStop { .. } | WaitStatus::Event { .. },
-            ) => {
+            Answer::Status(WaitStatus::Executed) => {
+                self.set(index, State::Held { signal: 0 });
+                self.fail(Failure::Executed);
+            }
+            Answer::Status(WaitStatus::Interrupted | WaitStatus::GroupStop { .. }) => {
                 self.set(index, State::Held { signal: 0 });
             }
             Answer::Status(WaitStatus::Other) | Answer::NotYet => {
@@ -373,23 +375,28 @@ impl StopProtocol {
         }
     }
 
-    /// A thread that is gone without having ended has executed a program and taken the first thread's id.
+    /// A thread that is gone without having ended has executed a program and goes on under the first thread's id: attached,
+    /// and perhaps not yet asked to stop. What was known of the first thread before holds no longer.
     fn vanished(&mut self, index: usize) {
         self.set(index, State::Over);
-        if let Some(&first) = self.index_by_tid.get(&self.process_id)
-            && matches!(self.state(first), Some(State::Held { .. }))
-        {
-            // The signal was meant for the program before.
-            self.set(first, State::Held { signal: 0 });
+        let first = match self.index_by_tid.get(&self.process_id).copied() {
+            Some(first) => first,
+            None => self.add(self.process_id),
+        };
+        match self.state(first) {
+            _ if first == index => {}
+            // The signal was meant for the program before: the new one stops for the first time as it begins.
+            Some(State::Held { .. }) => self.set(first, State::Held { signal: 0 }),
+            _ => self.set(first, State::Seized),
         }
-        if !self.is_releasing() {
-            self.fail(Failure::Executed);
-        }
+        self.fail(Failure::Executed);
     }
 
     fn fail(&mut self, failure: Failure) {
-        self.failure.get_or_insert(failure);
-        self.release();
+        if !self.is_releasing() {
+            self.failure = Some(failure);
+            self.release();
+        }
     }
 
     const fn is_releasing(&self) -> bool {
@@ -400,6 +407,13 @@ impl StopProtocol {
         self.phase = phase;
         self.cursor = 0;
         self.asked = None;
+    }
+
+    fn add(&mut self, tid: i32) -> usize {
+        let index = self.threads.len();
+        self.index_by_tid.insert(tid, index);
+        self.threads.push(Thread { tid, state: State::New });
+        index
     }
 
     fn state(&self, index: usize) -> Option<State> {
@@ -435,8 +449,4 @@ fn request_to_let_go(thread: &Thread) -> Option<Request> {
         State::Seized => Some(Request::Interrupt(thread.tid)),
         _ => None,
     }
-}
-
-fn request_to_await(thread: &Thread) -> Option<Request> {
-    matches!(thread.state, State::Interrupted | State::Departing).then_some(Request::Wait(thread.tid))
 }

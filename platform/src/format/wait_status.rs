@@ -13,22 +13,21 @@ pub enum WaitStatus {
         /// The signal's number.
         signal: i32,
     },
-    /// It stopped because it was interrupted, or for the first time after it was seized.
+    /// It stopped because it was interrupted, or for the first time after it was seized, or at an event of ptrace that nobody
+    /// asked for.
     Interrupted,
     /// It is stopped together with its whole process, by a stop signal.
     GroupStop {
         /// The stop signal's number.
         signal: i32,
     },
-    /// It stopped at another event that a tracer can ask for.
-    Event {
-        /// `PTRACE_EVENT_*`.
-        event: i32,
-    },
+    /// It stopped at the first instruction of another program, for a tracer that asked for that.
+    Executed,
     /// It was continued, or the word has no known meaning.
     Other,
 }
 
+const PTRACE_EVENT_EXEC: i32 = 4;
 const PTRACE_EVENT_STOP: i32 = 128;
 const SIGTRAP: i32 = 5;
 
@@ -45,9 +44,9 @@ impl WaitStatus {
         let signal = (status >> 8) & 0xff;
         match (status >> 16) & 0xffff {
             0 => Self::SignalDelivery { signal },
-            PTRACE_EVENT_STOP if signal == SIGTRAP => Self::Interrupted,
-            PTRACE_EVENT_STOP => Self::GroupStop { signal },
-            event => Self::Event { event },
+            PTRACE_EVENT_STOP if signal != SIGTRAP => Self::GroupStop { signal },
+            PTRACE_EVENT_EXEC => Self::Executed,
+            _ => Self::Interrupted,
         }
     }
 }
@@ -67,6 +66,7 @@ mod tests {
         assert_eq!(WaitStatus::decode(0x3f7f), WaitStatus::SignalDelivery { signal: 63 });
         assert_eq!(WaitStatus::decode(0x80_057f), WaitStatus::Interrupted);
         assert_eq!(WaitStatus::decode(0x80_137f), WaitStatus::GroupStop { signal: 19 });
-        assert_eq!(WaitStatus::decode(0x04_057f), WaitStatus::Event { event: 4 });
+        assert_eq!(WaitStatus::decode(0x04_057f), WaitStatus::Executed);
+        assert_eq!(WaitStatus::decode(0x03_057f), WaitStatus::Interrupted);
     }
 }

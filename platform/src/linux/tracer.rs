@@ -129,17 +129,23 @@ impl<'a> Tracer<'a> {
     }
 
     fn seize(&mut self, tid: i32) -> Answer<'static> {
-        match ptrace::seize(Pid::from_raw(tid), ptrace::Options::empty()) {
+        match ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACEEXEC) {
             Ok(()) => Answer::Done,
             Err(Errno::ESRCH) => Answer::NoSuchThread,
-            Err(errno) => match proc_file::state_and_start(self.process.pid(), tid) {
-                Ok(('Z' | 'X', _)) => Answer::Ended,
-                Err(_) => Answer::NoSuchThread,
-                Ok(_) => {
-                    self.refused = Some(errno);
-                    Answer::Refused
-                }
-            },
+            Err(errno) => self.refusal(tid, errno),
+        }
+    }
+
+    /// What a thread that cannot be seized is: ended, this tracer's own already, or out of reach.
+    fn refusal(&mut self, tid: i32, errno: Errno) -> Answer<'static> {
+        match proc_file::status(tid) {
+            Err(_) => Answer::NoSuchThread,
+            Ok(status) if status.state.starts_with(['Z', 'X']) => Answer::Ended,
+            Ok(status) if status.tracerpid == gettid().as_raw() => Answer::Done,
+            Ok(_) => {
+                self.refused = Some(errno);
+                Answer::Refused
+            }
         }
     }
 
