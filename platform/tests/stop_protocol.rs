@@ -213,7 +213,7 @@ proptest! {
                     Some((4, _)) => protocol.answer(Answer::Ended),
                     Some((5, _)) => protocol.answer(Answer::Refused),
                     Some((6, word)) => {
-                        protocol.answer(Answer::Status(WaitStatus::decode((word << 16) | 0x057f)));
+                        protocol.answer(Answer::Status(WaitStatus::decode(word, 0x8005)));
                     }
                     Some(_) => protocol.answer(Answer::NotYet),
                     None => protocol.give_up(),

@@ -1,7 +1,7 @@
-//! The status word of `wait4` as Linux encodes it, stops of traced threads included.
+//! What `waitid` tells of a traced thread on Linux: the cause and the status of its `siginfo_t`.
 //!
-//! Encoding: Linux, `include/uapi/linux/wait.h` and ptrace(2). Signals are plain numbers here, as real-time signals have
-//! no names.
+//! Encoding: Linux, `wait_task_stopped` in `kernel/exit.c`, and ptrace(2). Signals are plain numbers here, as real-time
+//! signals have no names.
 
 /// What a waited-for thread did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,22 +27,27 @@ pub enum WaitStatus {
     Other,
 }
 
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+const CLD_DUMPED: i32 = 3;
+const CLD_TRAPPED: i32 = 4;
+const CLD_STOPPED: i32 = 5;
 const PTRACE_EVENT_EXEC: i32 = 4;
 const PTRACE_EVENT_STOP: i32 = 128;
 const SIGTRAP: i32 = 5;
 
 impl WaitStatus {
-    /// The meaning of a status word of a thread that was attached to with `PTRACE_SEIZE`.
-    pub const fn decode(status: i32) -> Self {
-        let low = status & 0x7f;
-        if low != 0x7f {
-            return Self::Ended;
+    /// The meaning of `si_code` and `si_status` for a thread that was attached to with `PTRACE_SEIZE`.
+    pub const fn decode(code: i32, status: i32) -> Self {
+        match code {
+            CLD_EXITED | CLD_KILLED | CLD_DUMPED => Self::Ended,
+            CLD_TRAPPED | CLD_STOPPED => Self::of_stop(status & 0xff, status >> 8),
+            _ => Self::Other,
         }
-        if status == 0xffff || status & 0xff != 0x7f {
-            return Self::Other;
-        }
-        let signal = (status >> 8) & 0xff;
-        match (status >> 16) & 0xffff {
+    }
+
+    const fn of_stop(signal: i32, event: i32) -> Self {
+        match event {
             0 => Self::SignalDelivery { signal },
             PTRACE_EVENT_STOP if signal != SIGTRAP => Self::GroupStop { signal },
             PTRACE_EVENT_EXEC => Self::Executed,
@@ -56,17 +61,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words() {
-        assert_eq!(WaitStatus::decode(0x0000), WaitStatus::Ended);
-        assert_eq!(WaitStatus::decode(0x0300), WaitStatus::Ended);
-        assert_eq!(WaitStatus::decode(9), WaitStatus::Ended);
-        assert_eq!(WaitStatus::decode(11 | 0x80), WaitStatus::Ended);
-        assert_eq!(WaitStatus::decode(0xffff), WaitStatus::Other);
-        assert_eq!(WaitStatus::decode(0x0a7f), WaitStatus::SignalDelivery { signal: 10 });
-        assert_eq!(WaitStatus::decode(0x3f7f), WaitStatus::SignalDelivery { signal: 63 });
-        assert_eq!(WaitStatus::decode(0x80_057f), WaitStatus::Interrupted);
-        assert_eq!(WaitStatus::decode(0x80_137f), WaitStatus::GroupStop { signal: 19 });
-        assert_eq!(WaitStatus::decode(0x04_057f), WaitStatus::Executed);
-        assert_eq!(WaitStatus::decode(0x03_057f), WaitStatus::Interrupted);
+    fn ends() {
+        assert_eq!(WaitStatus::decode(CLD_EXITED, 3), WaitStatus::Ended);
+        assert_eq!(WaitStatus::decode(CLD_KILLED, 9), WaitStatus::Ended);
+        assert_eq!(WaitStatus::decode(CLD_DUMPED, 11), WaitStatus::Ended);
+    }
+
+    #[test]
+    fn stops() {
+        assert_eq!(WaitStatus::decode(CLD_TRAPPED, 10), WaitStatus::SignalDelivery { signal: 10 });
+        assert_eq!(WaitStatus::decode(CLD_TRAPPED, 63), WaitStatus::SignalDelivery { signal: 63 });
+        assert_eq!(WaitStatus::decode(CLD_TRAPPED, 0x8005), WaitStatus::Interrupted);
+        assert_eq!(WaitStatus::decode(CLD_TRAPPED, 0x8013), WaitStatus::GroupStop { signal: 19 });
+        assert_eq!(WaitStatus::decode(CLD_STOPPED, 0x8014), WaitStatus::GroupStop { signal: 20 });
+        assert_eq!(WaitStatus::decode(CLD_TRAPPED, 0x0405), WaitStatus::Executed);
+        assert_eq!(WaitStatus::decode(CLD_TRAPPED, 0x0305), WaitStatus::Interrupted);
+        assert_eq!(WaitStatus::decode(6, 18), WaitStatus::Other);
     }
 }

@@ -107,8 +107,12 @@ impl PageTable {
         let wanted = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
         let told = wanted | PAGE_IS_FILE | PAGE_IS_PFNZERO;
         let mut scan = PageScan::new(start, end, wanted, told, PAGES_PER_SCAN_MAX);
-        let count = pagemap_scan(self.file.as_raw_fd(), &mut scan, &mut self.regions)?;
-        Ok((count, scan.walk_end))
+        match pagemap_scan(self.file.as_raw_fd(), &mut scan, &mut self.regions) {
+            Ok(count) => Ok((count, scan.walk_end)),
+            // The kernel refuses addresses that no process of this machine can have; nothing is there.
+            Err(Errno::EFAULT) => Ok((0, end)),
+            Err(errno) => Err(errno),
+        }
     }
 }
 

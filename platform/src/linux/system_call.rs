@@ -101,13 +101,22 @@ pub fn ptrace_register_set(tid: i32, set: i32, buffer: &mut [u8]) -> Result<usiz
     Errno::result(done).map(|_| vector.iov_len)
 }
 
-/// `wait4(2)` for one thread, whoever made it: its status word, or `None` where `WNOHANG` was given and there is none yet.
-/// nix refuses the status words of real-time signals after the kernel has given them away, so it is not used here.
-pub fn wait_for(tid: i32, flags: i32) -> Result<Option<i32>, Errno> {
-    let mut status = 0;
-    // SAFETY: the kernel writes one status word, borrowed exclusively; no resource usage is asked for.
-    let waited = unsafe { libc::wait4(tid, &raw mut status, flags | libc::__WALL, std::ptr::null_mut()) };
-    Errno::result(waited).map(|found| (found != 0).then_some(status))
+/// `waitid(2)` for one thread, whoever made it: its `si_code` and `si_status`, or `None` where `WNOHANG` was given and nothing
+/// has happened. nix refuses the statuses of real-time signals, so it is not used here.
+pub fn wait_for(tid: i32, flags: i32) -> Result<Option<(i32, i32)>, Errno> {
+    let mut event = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let id = libc::id_t::try_from(tid).map_err(|_| Errno::ECHILD)?;
+    // SAFETY: the kernel writes at most one `siginfo_t`, borrowed exclusively.
+    let done = unsafe { libc::waitid(libc::P_PID, id, event.as_mut_ptr(), flags | libc::__WALL) };
+    Errno::result(done)?;
+    // SAFETY: all bytes were set to zero above, which is a valid `siginfo_t`, or by the kernel since.
+    let event = unsafe { event.assume_init() };
+    if event.si_signo != libc::SIGCHLD {
+        return Ok(None);
+    }
+    // SAFETY: a `siginfo_t` of SIGCHLD has this field.
+    let status = unsafe { event.si_status() };
+    Ok(Some((event.si_code, status)))
 }
 
 /// `sched_getscheduler(2)` of the calling thread.

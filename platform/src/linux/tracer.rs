@@ -11,7 +11,6 @@ use nix::sys::ptrace;
 use nix::sys::signal::{SigEvent, SigevNotify};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus as NixWaitStatus, waitid};
 use nix::time::ClockId;
 use nix::unistd::{Pid, gettid};
 use std::time::{Duration, Instant};
@@ -149,23 +148,22 @@ impl<'a> Tracer<'a> {
         }
     }
 
+    /// Looks at a thread's status and leaves it where it is: a stop that nobody has taken note of is undone by the kernel as if
+    /// it had not been, with the signal that came up, should this tool be killed now.
     fn wait(&self, tid: i32, flags: i32) -> Answer<'static> {
-        if self.process.is_own_child() && tid == self.process.pid() {
-            // Its end is for whoever made it to learn of, so that is looked at and left where it is.
-            let look =
-                WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
-            let look = look | WaitPidFlag::from_bits_truncate(flags);
-            if let Ok(NixWaitStatus::Exited(..) | NixWaitStatus::Signaled(..)) =
-                waitid(Id::Pid(Pid::from_raw(tid)), look)
-            {
-                return Answer::Status(WaitStatus::Ended);
-            }
+        let status = match system_call::wait_for(tid, flags | libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT)
+        {
+            Ok(Some((code, status))) => WaitStatus::decode(code, status),
+            Ok(None) | Err(Errno::EINTR) => return Answer::NotYet,
+            Err(_) => return Answer::NoSuchThread,
+        };
+        // The kernel tells whoever made the process of its end when the tracer has taken note. Where both are the same, the end
+        // is for that part of this tool to learn of.
+        let is_own_child = self.process.is_own_child() && tid == self.process.pid();
+        if status == WaitStatus::Ended && !is_own_child {
+            let _ = system_call::wait_for(tid, libc::WEXITED | libc::WNOHANG);
         }
-        match system_call::wait_for(tid, flags) {
-            Ok(Some(status)) => Answer::Status(WaitStatus::decode(status)),
-            Ok(None) | Err(Errno::EINTR) => Answer::NotYet,
-            Err(_) => Answer::NoSuchThread,
-        }
+        Answer::Status(status)
     }
 
     /// A set timer interrupts whatever system call the thread is in, again and again, as the first time may come just before a

@@ -29,7 +29,7 @@ pub struct Thread {
     killed: bool,
     signals: VecDeque<i32>,
     in_delivery: Option<i32>,
-    unreported: Option<WaitStatus>,
+    status: Option<WaitStatus>,
 }
 
 impl Thread {
@@ -42,7 +42,7 @@ impl Thread {
             killed: false,
             signals: VecDeque::new(),
             in_delivery: None,
-            unreported: None,
+            status: None,
         }
     }
 }
@@ -238,7 +238,7 @@ impl FakeKernel {
     fn end(&mut self, tid: i32) {
         let thread = self.threads.get_mut(&tid).unwrap();
         thread.run = Run::Zombie;
-        thread.unreported = Some(WaitStatus::Ended);
+        thread.status = Some(WaitStatus::Ended);
         let signals = thread.signals.drain(..).chain(thread.in_delivery.take());
         self.died_with_thread.extend(signals);
         self.bury();
@@ -327,7 +327,8 @@ impl FakeKernel {
         }
     }
 
-    /// `None`: not a traced thread. `Some(None)`: nothing to report.
+    /// `None`: not a traced thread. `Some(None)`: nothing to report. A stop is reported again and again; an end takes the thread
+    /// away.
     pub fn wait(&mut self, tid: i32) -> Option<Option<WaitStatus>> {
         let is_alone = self.threads.len() == 1;
         let thread = self.threads.get_mut(&tid).filter(|thread| thread.traced)?;
@@ -335,7 +336,7 @@ impl FakeKernel {
         if thread.run == Run::Zombie && tid == PROCESS_ID && !is_alone {
             return Some(None);
         }
-        let status = thread.unreported.take();
+        let status = thread.status;
         if status == Some(WaitStatus::Ended) {
             self.threads.remove(&tid);
         }
@@ -347,7 +348,7 @@ impl FakeKernel {
             Some(thread) if thread.traced && thread.run == Run::TraceStopped && !thread.killed => {
                 thread.traced = false;
                 thread.interrupt_pending = false;
-                thread.unreported = None;
+                thread.status = None;
                 thread.run = Run::Running;
                 thread.in_delivery = None;
                 if signal != 0 {
@@ -362,5 +363,5 @@ impl FakeKernel {
 
 fn stop(thread: &mut Thread, status: WaitStatus) {
     thread.run = Run::TraceStopped;
-    thread.unreported = Some(status);
+    thread.status = Some(status);
 }
