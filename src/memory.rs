@@ -56,6 +56,23 @@ pub trait MemoryExt: Memory {
         Ok(bytes)
     }
 
+    /// Reads `len_bytes` bytes of memory that starts out as zeros: pages that are not present were never
+    /// written to.
+    fn read_vec_sparse(&self, address: u64, len_bytes: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len_bytes];
+        let range = AddressRange { start: address, end: address.saturating_add(len_bytes as u64) };
+        for present in self.present(range) {
+            let start = usize::try_from(present.start - address).unwrap_or(usize::MAX);
+            let end = usize::try_from(present.end - address).unwrap_or(usize::MAX);
+            if let Some(part) = bytes.get_mut(start..end)
+                && self.read(present.start, part).is_err()
+            {
+                part.fill(0);
+            }
+        }
+        bytes
+    }
+
     /// Reads `count` 64-bit words.
     fn read_words(&self, address: u64, count: usize) -> Result<Vec<u64>, Fault> {
         let bytes = self.read_vec(address, count.saturating_mul(8))?;

@@ -3,9 +3,15 @@
 //! The words here are neutral; inside an allocator's folder its own words are used. An [`Allocator`] reads
 //! nothing but a [`Memory`]; a walk never fails, it returns what it found and what was wrong with it.
 
+pub mod address_space;
+pub mod anomalies;
 pub mod block;
 pub mod claim;
+pub mod jemalloc;
+pub mod known;
 
+pub use address_space::AddressSpace;
+pub use anomalies::{Anomalies, Anomaly};
 pub use block::{Block, Run, RunClass, Sink};
 pub use claim::{Claim, ClaimKind};
 
@@ -24,17 +30,6 @@ pub enum Provenance {
     Probed,
 }
 
-/// Something that contradicts the allocator's invariants, or could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Anomaly {
-    /// The structure that it is about.
-    pub address: u64,
-    /// What was found there.
-    pub what: String,
-    /// How many structures showed the same; the address is that of the first.
-    pub count: u64,
-}
-
 /// What a walk says about itself besides the blocks that it delivered.
 #[derive(Debug, Clone, Default)]
 pub struct WalkOutcome {
@@ -46,6 +41,16 @@ pub struct WalkOutcome {
     pub complete: bool,
     /// Structures whose invariants were checked.
     pub structures_checked: u64,
+    /// Of those, how many broke one; their blocks were not delivered.
+    pub structures_broken: u64,
+    /// Free address space that was on its way from one state to another.
+    pub extents_in_transit: u64,
+    /// Locks of runs' lists that were held at the stop.
+    pub locked_bins: u64,
+    /// Thread caches found.
+    pub thread_caches: u64,
+    /// What limits the result, as sentences.
+    pub notes: Vec<String>,
     /// Cells (shard and size class) compared with the allocator's own counters, where it keeps any.
     pub cells_compared: u64,
     /// Cells that differed.
@@ -56,6 +61,27 @@ pub struct WalkOutcome {
     pub run_classes: Vec<RunClass>,
     /// Shards (arenas) that exist, also those that hold nothing.
     pub shards: Vec<u32>,
+    /// Blocks that the allocator handed out to itself, as its thread caches' stacks: in use by its own records,
+    /// not by the program. They are delivered to the sink as neither live nor cached.
+    pub overhead: Vec<Overhead>,
+    /// Bytes in use by the allocator's own definition, where it keeps such a counter per extent: pages of
+    /// active extents.
+    pub active_bytes: u64,
+}
+
+/// A block that serves the allocator itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overhead {
+    /// Its address.
+    pub address: u64,
+    /// Its usable bytes.
+    pub usable_bytes: u64,
+    /// The size class that the statistics count it in.
+    pub class_bytes: u64,
+    /// The shard that owns it.
+    pub shard: u32,
+    /// What it serves.
+    pub what: &'static str,
 }
 
 /// An allocator found in a target, with its layout resolved: it can be walked.
@@ -68,12 +94,18 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     fn provenance(&self) -> Provenance;
     /// Sentences on how it was found and proved, for `info`.
     fn evidence(&self) -> Vec<String>;
+    /// The module that it lives in.
+    fn module(&self) -> &str;
+    /// Whether thread caches can be found only by the threads' own registers, which a stop must show first.
+    fn needs_thread_pointers(&self, memory: &dyn Memory) -> bool;
+    /// Learns from the registers of stopped threads where each keeps its cache.
+    fn learn_threads(&mut self, memory: &dyn Memory, threads: &[ThreadPointer]);
     /// The ranges of metadata that a walk of `memory` reads, as far as `memory` shows them.
     ///
     /// Reading those ranges may reveal further ones: callers repeat until nothing new is named.
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange>;
-    /// Whether `memory` was taken while the allocator changed its records.
-    fn in_motion(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> bool;
+    /// Words of 32 bits that are not zero while the allocator changes its records.
+    fn lock_words(&self, memory: &dyn Memory) -> Vec<u64>;
     /// Visits every block; delivers runs and blocks to `sink`.
     fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome;
 }

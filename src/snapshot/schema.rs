@@ -102,6 +102,15 @@ pub struct AllocatorSummary {
     pub cached_blocks: u64,
     /// Their usable bytes.
     pub cached_bytes: u64,
+    /// Blocks that the allocator handed out to itself (the stacks of thread caches): neither live nor cached.
+    #[serde(default)]
+    pub overhead_blocks: u64,
+    /// Their usable bytes.
+    #[serde(default)]
+    pub overhead_bytes: u64,
+    /// Thread caches found.
+    #[serde(default)]
+    pub thread_caches: u64,
     /// Resident bytes of the allocator's own records, as copied.
     pub metadata_bytes: u64,
     /// Arenas.
@@ -134,6 +143,10 @@ pub struct ClassRow {
     pub live_bytes: u64,
     /// Blocks kept in thread caches.
     pub cached_blocks: u64,
+    /// Blocks that the allocator handed out to itself; with the two counts above this is what its own
+    /// statistics call in use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub overhead_blocks: u64,
     /// Runs (slabs); 0 for a class of large blocks.
     pub runs: u64,
     /// Bytes of those runs, or bytes held for the large blocks.
@@ -144,8 +157,14 @@ pub struct ClassRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResidentRow {
     /// `live`, `cached`, `free_in_slabs`, `dirty`, `muzzy`, `retained`, `metadata`, `stacks`, `mapped_files`,
-    /// `shared`, `unexplained`.
+    /// `shared`, `other_anonymous`, `unexplained`.
     pub kind: String,
-    /// Resident bytes.
-    pub bytes: u64,
+    /// Resident bytes. Only `unexplained` may be negative: pages that came or went while they were counted, and
+    /// what the kernel's counters had not booked yet.
+    pub bytes: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

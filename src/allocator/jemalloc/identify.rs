@@ -1,0 +1,258 @@
+//! Finding jemalloc in a target: which modules, which version, which layout, where its roots are.
+//!
+//! Symbols are used where there are any. Without them the roots are found by the shape of what they point to
+//! in the module's writable data. Either way nothing is believed that `proof.rs` does not confirm. Version
+//! numbers are compared here and in `layout.rs` only.
+
+use super::Jemalloc;
+use super::classes::SizeClasses;
+use super::dwarf;
+use super::layout::{Build, Layout, Version};
+use super::probe::{self, Data};
+use super::proof::{self, Proof};
+use super::rtree::{Geometry, Rtree};
+use super::version;
+use crate::allocator::{AddressSpace, Provenance};
+use crate::memory::{Memory, MemoryExt};
+use crate::module::{Module, Symbol};
+
+/// Extents looked at before a layout is believed.
+const SAMPLE_MAX: u64 = 2000;
+
+/// A module that has jemalloc in it, but none that can be walked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{module}: jemalloc {version} cannot be walked: {why}")]
+pub struct Refusal {
+    /// The module's file name.
+    pub module: String,
+    /// The version found, or a question mark.
+    pub version: String,
+    /// The step that failed and what it met.
+    pub why: String,
+}
+
+/// What was found in a target.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Allocators that can be walked.
+    pub found: Vec<Jemalloc>,
+    /// Modules with jemalloc that cannot.
+    pub refused: Vec<Refusal>,
+}
+
+/// Looks for jemalloc in all modules.
+pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
+    let mut findings = Findings::default();
+    for module in space.modules {
+        let Some(version) = marked(module) else { continue };
+        match Candidate::new(module, version, space, memory).and_then(|candidate| candidate.resolve()) {
+            Ok(found) => findings.found.push(found),
+            Err(why) => findings.refused.push(Refusal {
+                module: module.name(),
+                version: version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string()),
+                why,
+            }),
+        }
+    }
+    findings
+}
+
+/// Whether a module has jemalloc in it.
+pub fn is_candidate(module: &Module) -> bool {
+    marked(module).is_some()
+}
+
+/// The version in a module's read-only data; `None` if jemalloc is not in it at all.
+#[expect(clippy::option_option, reason = "a module without jemalloc is not one of unknown version")]
+fn marked(module: &Module) -> Option<Option<Version>> {
+    let image = module.image.as_ref()?;
+    let pieces = image.read_only();
+    if !pieces.iter().any(|(_, bytes)| version::is_marked(bytes)) {
+        return None;
+    }
+    Some(pieces.iter().find_map(|(_, bytes)| version::find(bytes)))
+}
+
+/// A module with jemalloc, while its roots are looked for.
+struct Candidate<'a> {
+    module: &'a Module,
+    version: Option<Version>,
+    space: AddressSpace<'a>,
+    memory: &'a dyn Memory,
+    data: Data,
+    symbols: Vec<Symbol>,
+    classes: SizeClasses,
+}
+
+/// A tree and a layout that fit each other.
+struct Fit {
+    layout: Layout,
+    tree: Rtree,
+    proof: Proof,
+    by_symbol: bool,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(
+        module: &'a Module,
+        version: Option<Version>,
+        space: AddressSpace<'a>,
+        memory: &'a dyn Memory,
+    ) -> Result<Self, String> {
+        if let Some(version) = version.filter(|version| version.major < 5) {
+            return Err(format!("version {version} keeps chunks and runs; versions from 5.0 on are supported"));
+        }
+        let data = Data::read(memory, space, &module.writable);
+        let symbols = relevant_symbols(module);
+        let classes = find_classes(module, memory, &symbols, &data)
+            .ok_or("its table of size classes was not found, neither by symbol nor by shape")?;
+        Ok(Self { module, version, space, memory, data, symbols, classes })
+    }
+
+    fn symbol(&self, name: &str) -> Option<u64> {
+        symbol(&self.symbols, name)
+    }
+
+    fn resolve(self) -> Result<Jemalloc, String> {
+        let build = Build {
+            nbins: self.classes.nbins(),
+            nlarge: self.classes.large.len() as u64,
+            lg_page: self.classes.lg_page(),
+        };
+        let mut layouts = self.version.map_or_else(
+            || {
+                let all = [Layout::development, Layout::v5_3_1, Layout::v5_3_0, Layout::v5_2, Layout::v5_1, Layout::v5_0];
+                all.iter().map(|layout| layout(build)).collect()
+            },
+            |version| Layout::candidates(version, build),
+        );
+        if layouts.is_empty() {
+            return Err("no layout of this version is known".to_owned());
+        }
+        dwarf::refine(self.module, &mut layouts);
+        let mut failure = None;
+        for layout in &layouts {
+            if let Some(fit) = self.fit(layout, &mut failure) {
+                return Ok(self.complete(fit));
+            }
+        }
+        Err(failure.unwrap_or_else(|| "no radix tree was found in its writable data".to_owned()))
+    }
+
+    /// The tree that fits `layout`, by symbol or by shape.
+    fn fit(&self, layout: &Layout, failure: &mut Option<String>) -> Option<Fit> {
+        let named = self.symbol("extents_rtree").or_else(|| self.symbol("arena_emap_global"));
+        for geometry in Geometry::known(self.classes.lg_page()) {
+            let roots = match named {
+                Some(tree) => vec![tree.wrapping_add(layout.rtree_root)],
+                None => probe::roots(&self.data, self.space, self.memory, layout, geometry).into_iter().collect(),
+            };
+            for root in roots {
+                let tree = Rtree { root, geometry };
+                let proof = proof::prove(self.memory, &tree, layout, &self.classes, SAMPLE_MAX);
+                if proof.holds() {
+                    return Some(Fit { layout: *layout, tree, proof, by_symbol: named.is_some() });
+                }
+                if proof.checked > 0 {
+                    *failure = proof.first_failure.map(|first| {
+                        format!("layout {} with a {} does not fit: {first}", layout.table, geometry.describe())
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    /// Finds what hangs on a proved tree: arenas, the ring of threads.
+    fn complete(self, mut fit: Fit) -> Jemalloc {
+        let seen = &fit.proof.arenas;
+        let base = probe::arena_base(&self.data, self.space, self.memory, &fit.layout, fit.tree.root, seen);
+        if let Some(offset) = base {
+            fit.layout = fit.layout.with_arena_base(offset);
+        }
+        let arenas_array = self
+            .symbol("arenas")
+            .filter(|array| probe::is_arena_array(self.memory, &fit.layout, *array, &fit.proof.arenas))
+            .or_else(|| probe::arena_array(&self.data, self.space, self.memory, &fit.layout, &fit.proof.arenas));
+        let ring = arenas_array.and_then(|array| {
+            let (head, shift) = probe::ring(&self.data, self.space, self.memory, &fit.layout, array)?;
+            fit.layout.tcache = fit.layout.tcache.shifted(shift);
+            Some(head)
+        });
+        let provenance = match (fit.layout.provenance, fit.by_symbol) {
+            (Provenance::Dwarf, _) => Provenance::Dwarf,
+            (_, true) => Provenance::Symbols,
+            (_, false) => Provenance::Probed,
+        };
+        let layout = Layout { provenance, ..fit.layout };
+        let evidence = evidence(&fit, &self.classes, arenas_array);
+        Jemalloc {
+            module: self.module.path.display().to_string(),
+            module_range: self.module.range,
+            version: self.version,
+            layout,
+            classes: self.classes,
+            tree: fit.tree,
+            arenas_array,
+            ring,
+            thread_offset: None,
+            evidence,
+        }
+    }
+}
+
+fn evidence(fit: &Fit, classes: &SizeClasses, arenas: Option<u64>) -> Vec<String> {
+    let how = if fit.by_symbol { "by its symbol" } else { "by its shape" };
+    let mut sentences = vec![
+        format!("{} found {how} at {:#x}, {} leaves", fit.tree.geometry.describe(), fit.tree.root, fit.proof.leaves),
+        format!(
+            "{} of {} sampled extents kept every invariant of layout {}",
+            fit.proof.kept, fit.proof.checked, fit.layout.table
+        ),
+        format!("{} small size classes, pages of {} bytes", classes.bins.len(), classes.page_bytes),
+    ];
+    if arenas.is_none() {
+        sentences.push("the array of arenas was not found: no counters to compare with".to_owned());
+    }
+    sentences
+}
+
+/// Symbols of jemalloc's roots, whatever prefix the build gave them.
+fn relevant_symbols(module: &Module) -> Vec<Symbol> {
+    const NAMES: [&str; 5] = ["extents_rtree", "arena_emap_global", "arenas", "bin_infos", "arena_bin_info"];
+    let ends = |symbol: &Symbol| NAMES.iter().any(|name| symbol.name.ends_with(name));
+    module.symbols().into_iter().filter(ends).collect()
+}
+
+/// The address of `name`, alone or behind a prefix like `je_`.
+fn symbol(symbols: &[Symbol], name: &str) -> Option<u64> {
+    let fits = |symbol: &&Symbol| {
+        symbol.name.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with("je_"))
+    };
+    symbols.iter().find(fits).map(|symbol| symbol.address)
+}
+
+/// The table of size classes: by symbol, in the writable data (5.2 on), in the read-only data (before).
+fn find_classes(
+    module: &Module,
+    memory: &dyn Memory,
+    symbols: &[Symbol],
+    data: &Data,
+) -> Option<SizeClasses> {
+    const PIECE_BYTES: usize = 64;
+    for name in ["bin_infos", "arena_bin_info"] {
+        let Some(address) = symbol(symbols, name) else { continue };
+        // The table may end close to the end of its segment.
+        let pieces = (0_u64..192).map_while(|piece| memory.read_vec(address + piece * 64, PIECE_BYTES).ok());
+        let parsed = SizeClasses::parse(&pieces.flatten().collect::<Vec<u8>>());
+        if parsed.is_some() {
+            return parsed;
+        }
+    }
+    let in_data = data.pieces().filter_map(|(_, bytes)| SizeClasses::find(bytes));
+    let best = in_data.map(|(_, classes)| classes).max_by_key(|classes| classes.bins.len());
+    best.or_else(|| {
+        let image = module.image.as_ref()?;
+        image.read_only().into_iter().find_map(|(_, bytes)| SizeClasses::find(bytes).map(|(_, classes)| classes))
+    })
+}

@@ -1,0 +1,160 @@
+//! jemalloc 5.x: extents in a radix tree, slabs with bitmaps, thread caches.
+//!
+//! The radix tree is the only complete list of what jemalloc holds; everything else here explains, completes
+//! or contradicts it. This folder uses jemalloc's own words; the neutral ones are in the parent.
+
+pub mod arena;
+pub mod classes;
+mod counters;
+mod dwarf;
+pub mod extent;
+pub mod identify;
+pub mod layout;
+mod probe;
+pub mod proof;
+pub mod rtree;
+pub mod tcache;
+mod version;
+mod walk;
+
+use self::arena::Arena;
+use self::classes::SizeClasses;
+use self::layout::{Layout, Version};
+use self::rtree::{Leaf, Rtree};
+use self::tcache::{Caches, Places, Source};
+use super::{Allocator, Provenance, Sink, ThreadPointer, WalkOutcome};
+use crate::memory::Memory;
+use heaptap_platform::AddressRange;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+/// Thread-local storage below a thread pointer that is searched for jemalloc's data.
+const THREAD_STORAGE_BYTES: u64 = 1 << 16;
+
+/// A jemalloc in a target, with a proved layout.
+#[derive(Debug, Clone)]
+pub struct Jemalloc {
+    /// Path of its module.
+    pub module: String,
+    /// Where that module is mapped.
+    pub module_range: AddressRange,
+    /// Its version, where its text was found.
+    pub version: Option<Version>,
+    /// Where its fields are.
+    pub layout: Layout,
+    /// Its size classes.
+    pub classes: SizeClasses,
+    /// Its radix tree.
+    pub tree: Rtree,
+    /// The static array of arenas.
+    pub arenas_array: Option<u64>,
+    /// Head of the ring of threads' data.
+    pub ring: Option<u64>,
+    /// Offset of a thread's data from its thread pointer.
+    pub thread_offset: Option<i64>,
+    /// How it was found and proved.
+    pub evidence: Vec<String>,
+}
+
+impl Jemalloc {
+    fn arenas(&self, memory: &dyn Memory) -> Vec<Arena> {
+        self.arenas_array.map_or_else(Vec::new, |array| Arena::all(memory, &self.layout, array))
+    }
+
+    /// The extents' records one by one, for builds whose base blocks cannot be reached.
+    fn extent_records(&self, memory: &dyn Memory, leaves: &[Leaf]) -> Vec<AddressRange> {
+        const RECORD_BYTES: u64 = 64 + 8192 / 8;
+        let mut records = BTreeSet::new();
+        for leaf in leaves {
+            self.tree.elements(memory, &self.layout, *leaf, &mut |_, element| {
+                records.insert(element.extent);
+                ControlFlow::Continue(())
+            });
+        }
+        records.into_iter().filter_map(|start| AddressRange::with_len(start, RECORD_BYTES)).collect()
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places {
+            layout: &self.layout,
+            classes: &self.classes,
+            ring: self.ring,
+            thread_offset: self.thread_offset,
+            module: self.module_range,
+        }
+    }
+
+    fn caches(&self, memory: &dyn Memory, arenas: &[Arena], threads: &[ThreadPointer]) -> Caches {
+        Caches::gather(self.places(), memory, arenas, threads)
+    }
+}
+
+impl Allocator for Jemalloc {
+    fn name(&self) -> &'static str {
+        "jemalloc"
+    }
+
+    fn version(&self) -> String {
+        self.version.map_or_else(|| format!("like {}", self.layout.table), |version| version.to_string())
+    }
+
+    fn module(&self) -> &str {
+        &self.module
+    }
+
+    fn provenance(&self) -> Provenance {
+        self.layout.provenance
+    }
+
+    fn evidence(&self) -> Vec<String> {
+        self.evidence.clone()
+    }
+
+    fn needs_thread_pointers(&self, memory: &dyn Memory) -> bool {
+        self.thread_offset.is_none() && self.caches(memory, &self.arenas(memory), &[]).source == Source::None
+    }
+
+    fn learn_threads(&mut self, memory: &dyn Memory, threads: &[ThreadPointer]) {
+        let pointers: Vec<u64> = threads.iter().map(|thread| thread.thread_pointer).collect();
+        let (leaves, _) = self.tree.leaves(memory);
+        let arenas = self.arenas(memory);
+        self.thread_offset = probe::thread_offset(
+            memory,
+            &self.layout,
+            &arenas,
+            &leaves,
+            &pointers,
+            THREAD_STORAGE_BYTES,
+        );
+        self.evidence.push(match self.thread_offset {
+            Some(offset) => format!("each thread's data lies {offset} bytes from its thread pointer"),
+            None => "no thread's data was found: blocks in thread caches count as live".to_owned(),
+        });
+    }
+
+    fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
+        let (leaves, mut ranges) = self.tree.leaves(memory);
+        ranges.extend(leaves.iter().filter_map(|leaf| self.tree.leaf_range(*leaf)));
+        ranges.extend(self.arenas_array.map(|start| AddressRange { start, end: start + arena::ARENAS_MAX * 8 }));
+        ranges.extend(self.ring.map(|start| AddressRange { start, end: start + 8 }));
+        let arenas = self.arenas(memory);
+        for arena in &arenas {
+            ranges.extend(arena.base_blocks(memory, &self.layout).0);
+        }
+        if arenas.is_empty() {
+            ranges.extend(self.extent_records(memory, &leaves));
+        }
+        ranges.extend(self.caches(memory, &arenas, threads).ranges);
+        ranges
+    }
+
+    fn lock_words(&self, memory: &dyn Memory) -> Vec<u64> {
+        let bins = |arena: &Arena| arena.bins(memory, &self.layout, &self.classes);
+        let arenas = self.arenas(memory);
+        arenas.iter().flat_map(bins).map(|bin| bin.address.wrapping_add(self.layout.bin_lock)).collect()
+    }
+
+    fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome {
+        walk::walk(self, memory, threads, sink)
+    }
+}

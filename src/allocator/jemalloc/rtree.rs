@@ -1,0 +1,286 @@
+//! The radix tree: from a page of the heap to the extent that holds it.
+//!
+//! It is the only complete list of what jemalloc holds (rtree.h, all of 5.x). This module knows the tree's
+//! geometries and how a leaf element is packed; it refuses to judge whether an element is believable.
+
+use super::layout::{Bits, Layout};
+use crate::memory::{Memory, MemoryExt, u32_at, words};
+use heaptap_platform::AddressRange;
+use std::ops::ControlFlow;
+
+/// Most leaves that a tree is believed to have: a terabyte of heap in the geometry with the smallest ones.
+const LEAVES_MAX: usize = 1 << 14;
+
+/// Bytes of a leaf that are looked at in one piece.
+const PIECE_BYTES: u64 = 1 << 16;
+
+/// Shape of a tree, decided when jemalloc was compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Significant bits of an address.
+    pub lg_vaddr: u32,
+    /// Logarithm of the page size.
+    pub lg_page: u32,
+}
+
+/// One level of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Level {
+    /// Bits of the address that index it.
+    bits: u32,
+    /// Lowest of those bits.
+    shift: u32,
+}
+
+impl Geometry {
+    /// The geometries met so far for pages of `1 << lg_page` bytes.
+    pub fn known(lg_page: u32) -> [Self; 3] {
+        [48, 57, 64].map(|lg_vaddr| Self { lg_vaddr, lg_page })
+    }
+
+    /// Levels from the root down; the remainder of an uneven split goes to the lower levels.
+    fn levels(self) -> Vec<Level> {
+        let significant = self.lg_vaddr - self.lg_page;
+        let height = if significant <= 36 { 2 } else { 3 };
+        let (each, remainder) = (significant / height, significant % height);
+        let bits = |level: u32| match (height, level) {
+            (2, 1) => each + remainder,
+            (3, 1) => each + remainder / 2,
+            (3, 2) => each + remainder - remainder / 2,
+            _ => each,
+        };
+        let mut shift = self.lg_vaddr;
+        (0..height)
+            .map(|level| {
+                shift -= bits(level);
+                Level { bits: bits(level), shift }
+            })
+            .collect()
+    }
+
+    /// Whether a leaf element is one word with everything packed into it.
+    pub const fn compact(self) -> bool {
+        64 - self.lg_vaddr >= 8
+    }
+
+    /// Bytes of a leaf element.
+    pub const fn element_bytes(self) -> u64 {
+        if self.compact() { 8 } else { 16 }
+    }
+
+    /// Bytes of the root array.
+    pub fn root_bytes(self) -> u64 {
+        self.levels().first().map_or(0, |level| 8 << level.bits)
+    }
+
+    /// Bytes of a leaf.
+    pub fn leaf_bytes(self) -> u64 {
+        self.levels().last().map_or(0, |level| self.element_bytes() << level.bits)
+    }
+
+    /// Bytes of a node between root and leaves; 0 in trees of two levels.
+    pub fn node_bytes(self) -> u64 {
+        match self.levels().as_slice() {
+            [_, node, _] => 8 << node.bits,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of address space under one element of the root.
+    pub fn root_reach_bytes(self) -> u64 {
+        self.levels().first().map_or(0, |level| 1_u64.checked_shl(level.shift).unwrap_or(0))
+    }
+
+    /// Bytes of address space under one leaf.
+    pub fn leaf_reach_bytes(self) -> u64 {
+        1 << (self.levels().last().map_or(0, |level| level.bits) + self.lg_page)
+    }
+
+    /// Bytes of a page.
+    pub const fn page_bytes(self) -> u64 {
+        1 << self.lg_page
+    }
+
+    /// Name for reports, as in `48-bit compact`.
+    pub fn describe(self) -> String {
+        let kind = if self.compact() { "compact" } else { "wide" };
+        format!("{}-bit {kind} radix tree of {} levels", self.lg_vaddr, self.levels().len())
+    }
+}
+
+/// A leaf of the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaf {
+    /// Where its elements are.
+    pub address: u64,
+    /// Address of the first heap page that it speaks of.
+    pub reach_start: u64,
+}
+
+/// One element of a leaf, unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Element {
+    /// The extent.
+    pub extent: u64,
+    /// Its size class.
+    pub szind: u64,
+    /// It is a slab.
+    pub slab: bool,
+    /// Its state, where leaves carry it.
+    pub state: Option<u64>,
+}
+
+/// A tree in a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rtree {
+    /// Address of the root array.
+    pub root: u64,
+    /// Shape.
+    pub geometry: Geometry,
+}
+
+impl Rtree {
+    /// All leaves, and the ranges of all arrays above them.
+    pub fn leaves(&self, memory: &dyn Memory) -> (Vec<Leaf>, Vec<AddressRange>) {
+        let levels = self.geometry.levels();
+        let mut arrays = vec![AddressRange { start: self.root, end: self.root + self.geometry.root_bytes() }];
+        let mut nodes = vec![Leaf { address: self.root, reach_start: 0 }];
+        for level in levels.iter().take(levels.len().saturating_sub(1)) {
+            let mut below = Vec::new();
+            for node in &nodes {
+                below.extend(children(memory, *node, *level));
+                if below.len() > LEAVES_MAX {
+                    below.truncate(LEAVES_MAX);
+                    break;
+                }
+            }
+            nodes = below;
+            if node_is_inner(&levels, *level) {
+                let bytes = self.geometry.node_bytes();
+                arrays.extend(nodes.iter().filter_map(|node| range(node.address, bytes)));
+            }
+        }
+        (nodes, arrays)
+    }
+
+    /// Range of a leaf's elements.
+    pub fn leaf_range(&self, leaf: Leaf) -> Option<AddressRange> {
+        range(leaf.address, self.geometry.leaf_bytes())
+    }
+
+    /// Visits the elements of a leaf that name an extent, with the heap page that each speaks of, until told
+    /// to stop.
+    ///
+    /// Pages of the leaf that are not there are empty: jemalloc never wrote to them.
+    pub fn elements(
+        &self,
+        memory: &dyn Memory,
+        layout: &Layout,
+        leaf: Leaf,
+        visit: &mut dyn FnMut(u64, Element) -> ControlFlow<()>,
+    ) {
+        let Some(whole) = self.leaf_range(leaf) else { return };
+        for present in memory.present(whole) {
+            let mut start = present.start;
+            while start < present.end {
+                let end = present.end.min(start + PIECE_BYTES);
+                let len_bytes = usize::try_from(end - start).unwrap_or(0);
+                let copied;
+                let bytes = match memory.slice(start, len_bytes) {
+                    Some(bytes) => bytes,
+                    None => {
+                        copied = memory.read_vec(start, len_bytes).unwrap_or_default();
+                        &copied
+                    }
+                };
+                let first = (start - whole.start) / self.geometry.element_bytes();
+                let page = leaf.reach_start + first * self.geometry.page_bytes();
+                if self.unpack(layout, bytes, page, visit).is_break() {
+                    return;
+                }
+                start = end;
+            }
+        }
+    }
+
+    fn unpack(
+        &self,
+        layout: &Layout,
+        bytes: &[u8],
+        first_page: u64,
+        visit: &mut dyn FnMut(u64, Element) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut page = first_page;
+        if self.geometry.compact() {
+            for word in words(bytes) {
+                if word != 0
+                    && let Some(element) = self.compact_element(layout, word)
+                {
+                    visit(page, element)?;
+                }
+                page += self.geometry.page_bytes();
+            }
+        } else {
+            for pair in bytes.chunks_exact(16) {
+                if let Some(element) = wide_element(layout, pair) {
+                    visit(page, element)?;
+                }
+                page += self.geometry.page_bytes();
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Unpacks a one-word element; a word without a pointer belongs to a page that was given back.
+    fn compact_element(&self, layout: &Layout, word: u64) -> Option<Element> {
+        let pointer = Bits { shift: 0, width: self.geometry.lg_vaddr }.of(word) & !(layout.extent_align - 1);
+        (pointer != 0).then_some(Element {
+            extent: pointer,
+            szind: word >> self.geometry.lg_vaddr,
+            slab: word & 1 != 0,
+            state: layout.leaf_has_state.then_some((word >> 2) & 7),
+        })
+    }
+}
+
+fn wide_element(layout: &Layout, pair: &[u8]) -> Option<Element> {
+    let extent = crate::memory::u64_at(pair, 0)?;
+    if extent == 0 {
+        return None;
+    }
+    let metadata = u64::from(u32_at(pair, 8)?);
+    Some(if layout.leaf_has_state {
+        Element { extent, szind: metadata >> 5, slab: metadata & 1 != 0, state: Some((metadata >> 2) & 7) }
+    } else {
+        Element { extent, szind: metadata, slab: pair.get(12).is_some_and(|slab| *slab != 0), state: None }
+    })
+}
+
+/// Nodes that the elements of `node` point to.
+fn children(memory: &dyn Memory, node: Leaf, level: Level) -> Vec<Leaf> {
+    let Some(whole) = range(node.address, 8 << level.bits) else { return Vec::new() };
+    let mut found = Vec::new();
+    for present in memory.present(whole) {
+        let Ok(bytes) = memory.read_vec(present.start, usize::try_from(present.len_bytes()).unwrap_or(0)) else {
+            continue;
+        };
+        let first = (present.start - whole.start) / 8;
+        for (index, child) in (first..).zip(words(&bytes)) {
+            if child != 0
+                && let Some(offset) = index.checked_shl(level.shift)
+            {
+                found.push(Leaf { address: child, reach_start: node.reach_start.wrapping_add(offset) });
+            }
+        }
+    }
+    found
+}
+
+/// Whether the children of `level` are nodes rather than leaves.
+fn node_is_inner(levels: &[Level], level: Level) -> bool {
+    levels.len() == 3 && levels.first() == Some(&level)
+}
+
+fn range(start: u64, len_bytes: u64) -> Option<AddressRange> {
+    Some(AddressRange { start, end: start.checked_add(len_bytes)? })
+}

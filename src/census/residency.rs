@@ -1,0 +1,231 @@
+//! Residency: what each resident page of a target is used for, so that the parts add up to the kernel's figure.
+//!
+//! The page table is read while the target runs. What changes meanwhile, and what the kernel's own counters
+//! have not booked yet, ends up in the row `unexplained`, which may be negative for that reason.
+
+use super::{Walked, row};
+use crate::allocator::{Claim, ClaimKind};
+use crate::snapshot::schema::ResidentRow;
+use heaptap_platform::{
+    AddressRange, Mapping, MappingKind, PageDetail, Process, ProcessError, ReadError, merge_ranges,
+};
+use std::collections::BTreeMap;
+
+/// Uses of resident memory in the order in which they are shown.
+const KINDS: [&str; 12] = [
+    "live", "cached", "free_in_slabs", "dirty", "muzzy", "retained", "metadata", "stacks", "mapped_files",
+    "shared", "other_anonymous", "unexplained",
+];
+
+/// The account of resident memory.
+#[derive(Debug, Clone, Default)]
+pub struct Residency {
+    /// Resident bytes as the kernel's counters have them.
+    pub kernel_bytes: u64,
+    /// Bytes by use.
+    bytes: BTreeMap<&'static str, u64>,
+}
+
+/// Why the account could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ResidencyError {
+    /// The list of mappings or the counters could not be read.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The page table could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Residency {
+    /// Measures `process`, whose allocators were `walked` a moment ago; `stack_pointers` are those of its
+    /// threads then.
+    pub fn measure(
+        process: &Process,
+        walked: &[Walked],
+        stack_pointers: &[u64],
+    ) -> Result<Self, ResidencyError> {
+        let mappings = process.mappings()?;
+        let mut pages = process.page_table()?;
+        let claims = Claims::of(walked);
+        let mut residency = Self::default();
+        let mut in_use = Vec::new();
+        for mapping in &mappings {
+            let kind = kind_of(mapping, stack_pointers);
+            for run in pages.page_states(mapping.range, PageDetail::Kind) {
+                let run = run?;
+                if !run.state.present || run.state.zero == Some(true) {
+                    continue;
+                }
+                let Some(range) = run.range.intersection(&mapping.range) else { continue };
+                residency.split(range, kind, &claims, &mut in_use);
+            }
+        }
+        residency.divide_in_use(walked, &merge_ranges(in_use, 0));
+        residency.kernel_bytes = process.resident_bytes()?.total_bytes;
+        Ok(residency)
+    }
+
+    /// The rows; their sum is [`Residency::kernel_bytes`].
+    pub fn rows(&self) -> Vec<ResidentRow> {
+        let mut left = i64::try_from(self.kernel_bytes).unwrap_or(i64::MAX);
+        let mut rows = Vec::new();
+        for kind in KINDS {
+            let bytes = self.bytes.get(kind).copied().unwrap_or(0);
+            let bytes = if kind == "unexplained" { left } else { i64::try_from(bytes).unwrap_or(i64::MAX) };
+            left = left.saturating_sub(bytes);
+            rows.push(row(kind, bytes));
+        }
+        rows
+    }
+
+    fn add(&mut self, kind: &'static str, bytes: u64) {
+        *self.bytes.entry(kind).or_default() += bytes;
+    }
+
+    /// Books a resident range: to what an allocator claims of it, the rest to `kind`.
+    fn split(
+        &mut self,
+        range: AddressRange,
+        kind: &'static str,
+        claims: &Claims,
+        in_use: &mut Vec<AddressRange>,
+    ) {
+        let mut start = range.start;
+        for claim in claims.overlapping(range) {
+            let Some(part) = claim.range.intersection(&AddressRange { start, end: range.end }) else { continue };
+            self.add(kind, part.start - start);
+            match claim.kind {
+                ClaimKind::InUse => in_use.push(part),
+                ClaimKind::Dirty => self.add("dirty", part.len_bytes()),
+                ClaimKind::Muzzy => self.add("muzzy", part.len_bytes()),
+                ClaimKind::Retained => self.add("retained", part.len_bytes()),
+                ClaimKind::Metadata => self.add("metadata", part.len_bytes()),
+            }
+            start = part.end;
+        }
+        self.add(kind, range.end - start);
+    }
+
+    /// Divides the resident part of runs and large blocks into live, cached, the allocator's own and free.
+    fn divide_in_use(&mut self, walked: &[Walked], resident: &[AddressRange]) {
+        let total: u64 = resident.iter().map(AddressRange::len_bytes).sum();
+        let resident = Resident { ranges: resident };
+        let (mut live, mut cached, mut overhead) = (0, 0, 0);
+        for walk in walked {
+            let table = &walk.liveness;
+            for (index, address) in table.runs.address.iter().enumerate() {
+                let Some(class) = table.runs.class.get(index).and_then(|class| table.run_classes.get(usize::from(*class)))
+                else {
+                    continue;
+                };
+                live += resident.of_run(*address, class.run_bytes, class.block_bytes, table.runs.words(index));
+            }
+            for (address, block) in &table.runs.cached {
+                let run = table.runs.address.binary_search(address).ok();
+                let class = run.and_then(|run| table.runs.class.get(run)).and_then(|class| table.run_classes.get(usize::from(*class)));
+                if let Some(class) = class {
+                    cached += resident.overlap(address + u64::from(*block) * class.block_bytes, class.block_bytes);
+                }
+            }
+            for block in &table.large.blocks {
+                let bytes = resident.overlap(block.address, block.usable_bytes);
+                if block.cached { cached += bytes } else { live += bytes }
+            }
+            for block in &walk.outcome.overhead {
+                overhead += resident.overlap(block.address, block.usable_bytes);
+            }
+        }
+        self.add("live", live);
+        self.add("cached", cached);
+        self.add("metadata", overhead);
+        self.add("free_in_slabs", total.saturating_sub(live + cached + overhead));
+    }
+}
+
+/// Resident ranges in address order.
+struct Resident<'a> {
+    ranges: &'a [AddressRange],
+}
+
+impl Resident<'_> {
+    /// Resident bytes of `len_bytes` at `start`.
+    fn overlap(&self, start: u64, len_bytes: u64) -> u64 {
+        let range = AddressRange { start, end: start.saturating_add(len_bytes) };
+        let first = self.ranges.partition_point(|resident| resident.end <= start);
+        self.ranges
+            .iter()
+            .skip(first)
+            .take_while(|resident| resident.start < range.end)
+            .filter_map(|resident| resident.intersection(&range))
+            .map(|part| part.len_bytes())
+            .sum()
+    }
+
+    /// Resident bytes of the blocks of a run whose bit is set.
+    fn of_run(&self, address: u64, run_bytes: u64, block_bytes: u64, words: &[u64]) -> u64 {
+        let set: u64 = words.iter().map(|word| u64::from(word.count_ones())).sum();
+        let resident = self.overlap(address, run_bytes);
+        if resident == 0 || set == 0 {
+            return 0;
+        }
+        if resident == run_bytes {
+            return set * block_bytes;
+        }
+        let mut bytes = 0;
+        for (word, bits) in (0_u64..).zip(words) {
+            let mut bits = *bits;
+            while bits != 0 {
+                let block = word * 64 + u64::from(bits.trailing_zeros());
+                bytes += self.overlap(address + block * block_bytes, block_bytes);
+                bits &= bits - 1;
+            }
+        }
+        bytes
+    }
+}
+
+/// All claims of all allocators in address order, none overlapping.
+struct Claims {
+    sorted: Vec<Claim>,
+}
+
+impl Claims {
+    fn of(walked: &[Walked]) -> Self {
+        let mut all: Vec<Claim> = walked.iter().flat_map(|walk| walk.outcome.claims.iter().copied()).collect();
+        all.sort_unstable_by_key(|claim| (claim.range.start, claim.range.end));
+        let mut sorted: Vec<Claim> = Vec::with_capacity(all.len());
+        for mut claim in all {
+            let end = sorted.last().map_or(0, |last| last.range.end);
+            claim.range.start = claim.range.start.max(end);
+            if claim.range.is_empty() {
+                continue;
+            }
+            match sorted.last_mut() {
+                Some(last) if last.range.end == claim.range.start && last.kind == claim.kind => {
+                    last.range.end = claim.range.end;
+                }
+                _ => sorted.push(claim),
+            }
+        }
+        Self { sorted }
+    }
+
+    fn overlapping(&self, range: AddressRange) -> impl Iterator<Item = &Claim> {
+        let first = self.sorted.partition_point(|claim| claim.range.end <= range.start);
+        self.sorted.iter().skip(first).take_while(move |claim| claim.range.start < range.end)
+    }
+}
+
+/// What a mapping is used for where no allocator claims it.
+fn kind_of(mapping: &Mapping, stack_pointers: &[u64]) -> &'static str {
+    if mapping.shared {
+        return "shared";
+    }
+    match &mapping.kind {
+        MappingKind::Stack => "stacks",
+        MappingKind::File { .. } | MappingKind::Vdso | MappingKind::Vvar | MappingKind::Vsyscall => "mapped_files",
+        _ if stack_pointers.iter().any(|pointer| mapping.range.contains(*pointer)) => "stacks",
+        _ => "other_anonymous",
+    }
+}

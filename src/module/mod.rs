@@ -1,0 +1,128 @@
+//! Modules: the ELF files that are mapped into a target, with their bytes where they can be had.
+//!
+//! A module knows where its segments lie in the process and what its file says: symbols, read-only data, debug
+//! information. It refuses to know what any of it means to an allocator.
+
+pub mod image;
+
+pub use image::{Image, Symbol};
+
+use heaptap_platform::{AddressRange, Mapping, MappingKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One ELF file as the target has it mapped.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// Path as the target sees it.
+    pub path: PathBuf,
+    /// Difference between an address in the process and the same address in the file.
+    pub bias: u64,
+    /// Everything mapped from the file, without gaps between.
+    pub range: AddressRange,
+    /// Data segments, with the zero-filled part that no file backs.
+    pub writable: Vec<AddressRange>,
+    /// The file's bytes; absent where it could not be opened.
+    pub image: Option<Arc<Image>>,
+    /// A separate file with symbols or debug information, where one was found.
+    pub debug: Option<Arc<Image>>,
+}
+
+/// Opens the files behind mappings; the target knows how.
+pub trait OpenImage {
+    /// The file that `mapping` maps.
+    fn open_module(&self, mapping: &Mapping) -> Option<Image>;
+    /// A file below the target's own root.
+    fn open_in_root(&self, path: &Path) -> Option<Image>;
+}
+
+impl Module {
+    /// All modules of a process, in address order.
+    pub fn all(mappings: &[Mapping], open: &dyn OpenImage) -> Vec<Self> {
+        let mut modules = Vec::new();
+        let mut rest = mappings;
+        while let Some((first, tail)) = rest.split_first() {
+            let MappingKind::File { path, .. } = &first.kind else {
+                rest = tail;
+                continue;
+            };
+            let count = 1 + tail.iter().take_while(|next| belongs(first, next)).count();
+            let (group, others) = rest.split_at(count);
+            modules.extend(Self::of(path, group, others, open));
+            rest = others;
+        }
+        modules
+    }
+
+    /// The module of a group of mappings of one file, or `None` if that file is not an ELF module.
+    fn of(path: &Path, group: &[Mapping], others: &[Mapping], open: &dyn OpenImage) -> Option<Self> {
+        let (first, last) = (group.first()?, group.last()?);
+        if first.shared || !group.iter().any(|mapping| mapping.executable) {
+            return None;
+        }
+        let range = AddressRange { start: first.range.start, end: last.range.end };
+        let image = open.open_module(first).filter(Image::is_elf).map(Arc::new);
+        let bias = image.as_ref().and_then(|image| image.bias(first)).unwrap_or(first.range.start);
+        let mut module =
+            Self { path: path.to_owned(), bias, range, writable: Vec::new(), image, debug: None };
+        module.writable = module.data_ranges(group, others);
+        Some(module)
+    }
+
+    /// The data segments as the target has them: from the file's headers, else from the mappings alone.
+    fn data_ranges(&self, group: &[Mapping], others: &[Mapping]) -> Vec<AddressRange> {
+        if let Some(image) = &self.image {
+            return image.writable_segments(self.bias);
+        }
+        let mut ranges: Vec<AddressRange> =
+            group.iter().filter(|mapping| mapping.writable).map(|mapping| mapping.range).collect();
+        if let (Some(bss), Some(last)) = (others.first(), ranges.last_mut())
+            && bss.range.start == last.end
+            && bss.writable
+            && matches!(bss.kind, MappingKind::Anonymous { .. })
+        {
+            last.end = bss.range.end;
+        }
+        ranges
+    }
+
+    /// Looks for a file with the debug information that the module itself lacks, below the target's root.
+    pub fn find_debug(&mut self, open: &dyn OpenImage) {
+        let Some(image) = &self.image else { return };
+        if image.has_debug_info() {
+            return;
+        }
+        let found = image
+            .debug_paths(&self.path)
+            .into_iter()
+            .filter_map(|path| open.open_in_root(&path))
+            .find(|debug| debug.build_id().is_some() && debug.build_id() == image.build_id());
+        self.debug = found.map(Arc::new);
+    }
+
+    /// The symbol table that names the most: that of the debug file, else the module's own.
+    pub fn symbols(&self) -> Vec<Symbol> {
+        let own = self.image.as_ref().map(|image| image.symbols()).unwrap_or_default();
+        let apart = self.debug.as_ref().map(|image| image.symbols()).unwrap_or_default();
+        let mut all = if apart.len() > own.len() { apart } else { own };
+        for symbol in &mut all {
+            symbol.address = symbol.address.wrapping_add(self.bias);
+        }
+        all
+    }
+
+    /// File name without its folders.
+    pub fn name(&self) -> String {
+        self.path.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// Whether `next` continues the module that starts with `first`.
+fn belongs(first: &Mapping, next: &Mapping) -> bool {
+    match &next.kind {
+        MappingKind::File { .. } => {
+            next.inode == first.inode && next.device == first.device && next.file_offset > 0
+        }
+        _ => false,
+    }
+}
