@@ -255,7 +255,8 @@ pub fn arena_base(
         let bytes = memory.read_vec_sparse(*arena, ARENA_BYTES_MAX);
         offsets.extend(words(&bytes).zip(0_u64..).filter(|(word, _)| *word == base).map(|(_, at)| at * 8));
     }
-    offsets.into_iter().find(|offset| {
+    // Parts of an arena point to its base too; the arena's own pointer comes last.
+    offsets.into_iter().rev().find(|offset| {
         arena_array(data, space, memory, &layout.with_arena_base(*offset), seen).is_some()
     })
 }
