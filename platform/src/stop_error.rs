@@ -3,7 +3,7 @@
 use std::time::Duration;
 use thiserror::Error;
 
-/// A stop that was given up. No thread is left stopped, except those named by [`StopError::still_attached`].
+/// A stop that was given up. No thread is left stopped or attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StopError {
     /// The process ended before or while it was being stopped.
@@ -17,6 +17,14 @@ pub enum StopError {
     Executed {
         /// The process.
         pid: i32,
+    },
+    /// The process is about to execute another program, and the kernel lets nobody attach meanwhile.
+    #[error("process {pid} has been about to execute a program for {} ms", .waited.as_millis())]
+    Executing {
+        /// The process.
+        pid: i32,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// Another tracer has a thread.
     #[error("thread {tid} of process {pid} is traced by process {tracer_pid} ({tracer_name})")]
@@ -51,8 +59,6 @@ pub enum StopError {
         state: char,
         /// How long it was waited for.
         waited: Duration,
-        /// Threads that will stop as soon as they can, and be let go when the calling thread ends.
-        still_attached: Vec<i32>,
     },
     /// Threads came faster than they could be stopped.
     #[error("process {pid} makes threads faster than they can be stopped ({thread_count} within {} ms)", .waited.as_millis())]
@@ -81,7 +87,7 @@ impl StopError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Gone { .. } => Some("look up the process id again: it may have been restarted".to_owned()),
-            Self::Executed { .. } => Some("try again".to_owned()),
+            Self::Executed { .. } | Self::Executing { .. } => Some("try again".to_owned()),
             Self::AlreadyTraced { tracer_pid: 0, .. } => {
                 Some("detach the tracer first; it runs outside this container".to_owned())
             }
@@ -98,15 +104,6 @@ impl StopError {
                 Some("try again, with more time to reach the stop".to_owned())
             }
             Self::Os { .. } => None,
-        }
-    }
-
-    /// Threads that could not be let go at once, as they never stopped. The kernel lets go of them when the thread that
-    /// tried to stop them ends.
-    pub fn still_attached(&self) -> &[i32] {
-        match self {
-            Self::Unstoppable { still_attached, .. } => still_attached,
-            _ => &[],
         }
     }
 }

@@ -28,7 +28,7 @@ pub enum Request {
     /// Attach to a thread without stopping it, and ask for a stop where it executes another program. [`Answer::Done`] also where
     /// that was done before, under another id.
     Seize(i32),
-    /// Ask an attached thread to stop.
+    /// Ask an attached thread to stop. [`Answer::Done`] also where it has ended and is still attached.
     Interrupt(i32),
     /// Wait until a thread stops or ends; may be given up with [`Answer::NotYet`] after a while.
     Wait(i32),
@@ -232,7 +232,7 @@ impl StopProtocol {
             (Request::List, _) => self.fail(Failure::NoThreads),
             (Request::Count, Answer::Count(count)) => self.counted(count),
             (Request::Seize(tid), answer) => self.seized(tid, index, answer),
-            // Whether a thread that could not be interrupted has ended is for its status to say.
+            (Request::Interrupt(_), Answer::NoSuchThread) => self.vanished(index),
             (Request::Interrupt(_), _) => self.set(index, State::Interrupted),
             (Request::Wait(_) | Request::Poll(_), answer) => self.waited(request, index, answer),
             (Request::Detach { .. }, Answer::Done) => self.set(index, State::Over),

@@ -9,8 +9,7 @@ use super::track::{Track, tracks};
 use super::trend::{MOMENTS_MIN, trend};
 use super::{Group, GrowthOptions, notes};
 use crate::snapshot::schema::{AllocatorSummary, Summary};
-use crate::snapshot::{Cell, Inconsistency, Liveness, Snapshot};
-use rayon::prelude::*;
+use crate::snapshot::{self, Cell, CellTotal, Liveness, Totals};
 use std::collections::BTreeMap;
 
 /// What changed between the first and the last of `observations`, in the order given.
@@ -25,8 +24,9 @@ pub fn between(observations: &[Observation<'_>], options: &GrowthOptions) -> Res
         return Err(GrowthError::TooFewMoments { moments: observations.len() });
     };
     let sight = Sight::of(observations, options)?;
-    [first, last].into_par_iter().try_for_each(|moment| prove(moment))?;
-    let comparison = Comparison { observations, first, last, sight };
+    let (first_totals, last_totals) = rayon::join(|| prove(first), || prove(last));
+    let comparison =
+        Comparison { observations, first, last, sight, first_totals: first_totals?, last_totals: last_totals? };
     let allocators: Vec<&[AllocatorSummary]> =
         observations.iter().map(|moment| moment.summary.allocators.as_slice()).collect();
     let tracks = tracks(&allocators);
@@ -84,11 +84,12 @@ impl Sight {
     }
 }
 
-/// Proves what the comparison relies on: tables that are sound and add up to the summary.
-fn prove(moment: &Observation<'_>) -> Result<(), GrowthError> {
-    let Some(liveness) = moment.liveness else { return Ok(()) };
-    Snapshot::check_parts(moment.summary, liveness)
-        .map_err(|fault: Inconsistency| GrowthError::Inconsistent { moment: moment.source.to_owned(), fault })
+/// Proves what the comparison relies on, tables that are sound and add up to the summary, and returns their
+/// totals; none where the blocks are not known.
+fn prove(moment: &Observation<'_>) -> Result<Vec<Totals>, GrowthError> {
+    let Some(liveness) = moment.liveness else { return Ok(Vec::new()) };
+    snapshot::prove(moment.summary, liveness)
+        .map_err(|fault| GrowthError::Inconsistent { moment: moment.source.to_owned(), fault })
 }
 
 /// A row in the making.
@@ -106,6 +107,9 @@ struct Comparison<'a> {
     first: &'a Observation<'a>,
     last: &'a Observation<'a>,
     sight: Sight,
+    /// Sums over the blocks of each allocator, where those are known.
+    first_totals: Vec<Totals>,
+    last_totals: Vec<Totals>,
 }
 
 impl Comparison<'_> {
@@ -121,16 +125,11 @@ impl Comparison<'_> {
             sums.entry(key(&cell)).or_default().tally.add(&tally);
         }
         let moments = self.observations.len();
-        for (moment, allocator) in
-            (0..moments).filter_map(|moment| Some((moment, self.allocator(track, moment)?)))
-        {
-            if moments < MOMENTS_MIN {
-                break;
-            }
-            for (cell, count) in counts(allocator) {
-                let sum = sums.entry(key(&cell)).or_default();
-                sum.series.resize(moments, 0.0);
-                if let Some(value) = sum.series.get_mut(moment) {
+        for moment in (0..moments).filter(|_| moments >= MOMENTS_MIN) {
+            for (cell, count) in self.allocator(track, moment).map(counts).unwrap_or_default() {
+                let series = &mut sums.entry(key(&cell)).or_default().series;
+                series.resize(moments, 0.0);
+                if let Some(value) = series.get_mut(moment) {
                     *value += count.bytes as f64;
                 }
             }
@@ -139,9 +138,8 @@ impl Comparison<'_> {
             let blocks = sum.tally.first.blocks.max(sum.tally.last.blocks);
             blocks > 0 || sum.series.iter().any(|&bytes| bytes > 0.0)
         });
-        sums.iter()
-            .map(|(&(shard, size_bytes), sum)| self.row(&track.label, shard, size_bytes, sum))
-            .collect()
+        let rows = sums.iter().map(|(&(shard, size_bytes), sum)| self.row(&track.label, shard, size_bytes, sum));
+        rows.collect()
     }
 
     fn row(&self, allocator: &str, shard: Option<u32>, size_bytes: u64, sum: &RowSum) -> Row {
@@ -170,33 +168,33 @@ impl Comparison<'_> {
 
     /// What the first and the last moment say of each cell.
     fn tallies(&self, track: &Track) -> BTreeMap<Cell, Tally> {
-        let empty = Liveness::default();
-        let first = self.liveness(self.first, track.index.first()).unwrap_or(&empty);
-        let last = self.liveness(self.last, track.index.last()).unwrap_or(&empty);
-        match self.sight {
-            Sight::Places => places::compare(first, last),
-            Sight::Executed => {
-                let mut cells = places::compare(first, &empty);
-                for (cell, tally) in places::compare(&empty, last) {
-                    cells.entry(cell).or_default().add(&tally);
-                }
-                cells
-            }
-            Sight::Counts { .. } => self.counted(track),
+        let mut cells: BTreeMap<Cell, Tally> = BTreeMap::new();
+        for (cell, count) in self.counts(track, 0, &self.first_totals) {
+            cells.entry(cell).or_default().first = count;
         }
+        for (cell, count) in self.counts(track, self.observations.len() - 1, &self.last_totals) {
+            cells.entry(cell).or_default().last = count;
+        }
+        if self.sight == Sight::Places
+            && let (Some(first), Some(last)) = (self.first_liveness(track), self.last_liveness(track))
+        {
+            for (cell, blocks) in places::stayed(first, last) {
+                cells.entry(cell).or_default().stayed_blocks = blocks;
+            }
+        }
+        cells
     }
 
-    /// The same from summaries alone.
-    fn counted(&self, track: &Track) -> BTreeMap<Cell, Tally> {
-        let mut cells: BTreeMap<Cell, Tally> = BTreeMap::new();
-        let mut count = |moment: usize, side: fn(&mut Tally) -> &mut Count| {
-            for (cell, count) in self.allocator(track, moment).map(counts).unwrap_or_default() {
-                side(cells.entry(cell).or_default()).add(count.blocks, count.bytes);
+    /// The live blocks of one allocator at one moment: by its blocks, or else by its summary.
+    fn counts(&self, track: &Track, moment: usize, totals: &[Totals]) -> BTreeMap<Cell, Count> {
+        let index = track.index.get(moment).copied().flatten();
+        match index.and_then(|index| totals.get(index)) {
+            Some(totals) => {
+                let count = |total: &CellTotal| Count { blocks: total.live_blocks, bytes: total.live_bytes };
+                totals.cells.iter().map(|(cell, total)| (*cell, count(total))).collect()
             }
-        };
-        count(0, |tally| &mut tally.first);
-        count(self.observations.len() - 1, |tally| &mut tally.last);
-        cells
+            None => self.allocator(track, moment).map(counts).unwrap_or_default(),
+        }
     }
 
     /// Lists the large blocks that are new or have grown, most growth first, `max` of them.
@@ -205,10 +203,10 @@ impl Comparison<'_> {
             return;
         }
         let mut grown: Vec<(&Track, GrownBlock)> = Vec::new();
-        let empty = Liveness::default();
+        let none = Liveness::default();
         for track in tracks {
-            let first = self.liveness(self.first, track.index.first()).unwrap_or(&empty);
-            let last = self.liveness(self.last, track.index.last()).unwrap_or(&empty);
+            let first = self.first_liveness(track).unwrap_or(&none);
+            let last = self.last_liveness(track).unwrap_or(&none);
             grown.extend(places::grown_blocks(first, last).into_iter().map(|block| (track, block)));
         }
         grown.sort_by_key(|(_, grown)| (std::cmp::Reverse(grown.delta_bytes), grown.block.address));
@@ -225,12 +223,12 @@ impl Comparison<'_> {
         self.observations.get(moment)?.summary.allocators.get(index)
     }
 
-    fn liveness<'l>(
-        &self,
-        moment: &'l Observation<'_>,
-        index: Option<&Option<usize>>,
-    ) -> Option<&'l Liveness> {
-        moment.liveness?.get((*index?)?)
+    fn first_liveness(&self, track: &Track) -> Option<&Liveness> {
+        self.first.liveness?.get((*track.index.first()?)?)
+    }
+
+    fn last_liveness(&self, track: &Track) -> Option<&Liveness> {
+        self.last.liveness?.get((*track.index.last()?)?)
     }
 }
 

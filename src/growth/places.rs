@@ -6,7 +6,8 @@
 
 use crate::allocator::{Block, RunClass};
 use crate::snapshot::cells::CellTable;
-use crate::snapshot::{Cell, Liveness, RunTable};
+use crate::snapshot::liveness::live_bits;
+use crate::snapshot::{Cell, Liveness, RunTable, RunView};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -46,25 +47,18 @@ impl Tally {
     }
 }
 
-/// Every cell that has runs or large blocks in one of two sorted tables.
-pub(super) fn compare(first: &Liveness, last: &Liveness) -> BTreeMap<Cell, Tally> {
-    let mut cells = compare_runs(first, last);
-    let mut large: HashMap<Cell, Tally> = HashMap::new();
+/// Blocks at a place that is live in both of two sorted tables, by cell.
+pub(super) fn stayed(first: &Liveness, last: &Liveness) -> BTreeMap<Cell, u64> {
+    let mut cells = stayed_in_runs(first, last);
+    let mut large: HashMap<Cell, u64> = HashMap::new();
     for pair in large_pairs(first, last) {
-        let (before, after) = (pair.first.filter(is_live), pair.last.filter(is_live));
-        if let Some(block) = before {
-            large.entry(cell(block)).or_default().first.add(1, block.usable_bytes);
-        }
-        if let Some(block) = after {
-            large.entry(cell(block)).or_default().last.add(1, block.usable_bytes);
-        }
-        if let (Some(before), Some(after)) = (before, after)
+        if let (Some(before), Some(after)) = (pair.first.filter(is_live), pair.last.filter(is_live))
             && is_same(before, after)
         {
-            large.entry(cell(after)).or_default().stayed_blocks += 1;
+            *large.entry(cell(after)).or_default() += 1;
         }
     }
-    large.iter().for_each(|(cell, tally)| cells.entry(*cell).or_default().add(tally));
+    large.iter().for_each(|(cell, blocks)| *cells.entry(*cell).or_default() += blocks);
     cells
 }
 
@@ -127,14 +121,6 @@ fn large_pairs<'a>(first: &'a Liveness, last: &'a Liveness) -> impl Iterator<Ite
     })
 }
 
-/// Live blocks of one cell of runs: in the first table, in the last, at the same place in both.
-#[derive(Debug, Clone, Copy, Default)]
-struct RunTally {
-    first: u64,
-    last: u64,
-    stayed: u64,
-}
-
 /// Runs of two tables whose classes are numbered alike.
 #[derive(Debug)]
 struct RunPair<'a> {
@@ -151,20 +137,14 @@ struct Side<'a> {
     class: Vec<usize>,
 }
 
-fn compare_runs(first: &Liveness, last: &Liveness) -> BTreeMap<Cell, Tally> {
+fn stayed_in_runs(first: &Liveness, last: &Liveness) -> BTreeMap<Cell, u64> {
     let pair = RunPair::of(first, last);
-    let tables: Vec<CellTable<RunTally>> =
-        pair.tasks().into_par_iter().map(|(first, last)| pair.compare(first, last)).collect();
-    let mut cells: BTreeMap<Cell, Tally> = BTreeMap::new();
-    for (shard, class, tally) in tables.iter().flat_map(CellTable::iter) {
+    let tables: Vec<CellTable<u64>> =
+        pair.tasks().into_par_iter().map(|(first, last)| pair.stayed(first, last)).collect();
+    let mut cells: BTreeMap<Cell, u64> = BTreeMap::new();
+    for (shard, class, blocks) in tables.iter().flat_map(CellTable::iter).filter(|(_, _, blocks)| **blocks > 0) {
         let Some(size_bytes) = pair.classes.get(class).map(|class| class.block_bytes) else { continue };
-        if tally.first == 0 && tally.last == 0 {
-            continue;
-        }
-        let cell = cells.entry(Cell { shard, size_bytes }).or_default();
-        cell.first.add(tally.first, tally.first.saturating_mul(size_bytes));
-        cell.last.add(tally.last, tally.last.saturating_mul(size_bytes));
-        cell.stayed_blocks += tally.stayed;
+        *cells.entry(Cell { shard, size_bytes }).or_default() += blocks;
     }
     cells
 }
@@ -200,78 +180,34 @@ impl<'a> RunPair<'a> {
         tasks
     }
 
-    fn compare(&self, first: Range<usize>, last: Range<usize>) -> CellTable<RunTally> {
+    fn stayed(&self, first: Range<usize>, last: Range<usize>) -> CellTable<u64> {
         let mut cells = CellTable::new(self.classes.len());
-        let mut first = self.first.places(first).peekable();
-        let mut last = self.last.places(last).peekable();
-        loop {
-            let order = match (first.peek(), last.peek()) {
-                (Some(one), Some(other)) => one.address.cmp(&other.address),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => return cells,
-            };
-            let one = if order.is_le() { first.next() } else { None };
-            let other = if order.is_ge() { last.next() } else { None };
-            if let Some((place, tally)) =
-                one.as_ref().and_then(|place| Some((place, place.tally(&mut cells)?)))
+        let (mut firsts, mut lasts) = (self.first.runs.view(first), self.last.runs.view(last));
+        let (mut one, mut other) = (firsts.next(), lasts.next());
+        while let (Some(before), Some(after)) = (one, other) {
+            let order = before.address.cmp(&after.address);
+            if order.is_eq()
+                && let Some(class) = self.same_class(&before, &after)
+                && let Some(blocks) = cells.at(after.shard, class)
             {
-                tally.first += live_blocks(place.words);
+                *blocks += live_bits(before.words.iter().zip(after.words).map(|(before, after)| before & after));
             }
-            if let Some((place, tally)) =
-                other.as_ref().and_then(|place| Some((place, place.tally(&mut cells)?)))
-            {
-                tally.last += live_blocks(place.words);
+            if order.is_le() {
+                one = firsts.next();
             }
-            if let (Some(one), Some(other)) = (one, other)
-                && one.is_same(&other)
-                && let Some(tally) = other.tally(&mut cells)
-            {
-                let both = one
-                    .words
-                    .iter()
-                    .zip(other.words)
-                    .map(|(one, other)| u64::from((one & other).count_ones()));
-                tally.stayed += both.sum::<u64>();
+            if order.is_ge() {
+                other = lasts.next();
             }
         }
-    }
-}
-
-fn live_blocks(words: &[u64]) -> u64 {
-    words.iter().map(|word| u64::from(word.count_ones())).sum()
-}
-
-/// One run.
-#[derive(Debug, Clone, Copy)]
-struct Place<'a> {
-    address: u64,
-    serial: u64,
-    shard: u32,
-    class: usize,
-    words: &'a [u64],
-}
-
-impl Side<'_> {
-    fn places(&self, range: Range<usize>) -> impl Iterator<Item = Place<'_>> {
-        range.filter_map(|index| {
-            Some(Place {
-                address: *self.runs.address.get(index)?,
-                serial: *self.runs.serial.get(index)?,
-                shard: *self.runs.shard.get(index)?,
-                class: *self.class.get(usize::from(*self.runs.class.get(index)?))?,
-                words: self.runs.words(index),
-            })
-        })
-    }
-}
-
-impl Place<'_> {
-    fn is_same(&self, other: &Self) -> bool {
-        self.serial == other.serial && self.shard == other.shard && self.class == other.class
+        cells
     }
 
-    fn tally<'t>(&self, cells: &'t mut CellTable<RunTally>) -> Option<&'t mut RunTally> {
-        cells.at(self.shard, self.class)
+    /// The class of two runs at one address, if they are the same run.
+    fn same_class(&self, before: &RunView<'_>, after: &RunView<'_>) -> Option<usize> {
+        let class = self.last.class.get(usize::from(after.class))?;
+        let same = before.serial == after.serial
+            && before.shard == after.shard
+            && self.first.class.get(usize::from(before.class)) == Some(class);
+        same.then_some(*class)
     }
 }

@@ -4,6 +4,7 @@
 
 use super::Inconsistency;
 use crate::allocator::{Block, Run, RunClass, Sink};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Most runs that one table takes: 2^27, which is 512 GiB of heap in the smallest runs known (4 KiB).
@@ -14,6 +15,9 @@ pub const LIVE_WORDS_MAX: usize = 1 << 29;
 pub const LARGE_BLOCKS_MAX: usize = 1 << 26;
 /// Most blocks that a run can have; the largest known is 8192 (64 KiB runs of 8 bytes).
 pub const RUN_BLOCKS_MAX: u32 = 1 << 20;
+
+/// Runs that one task looks at.
+const TASK_RUNS: usize = 1 << 14;
 
 /// The blocks of one allocator at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +81,31 @@ impl RunTable {
         self.live.get(self.word_range(index)).unwrap_or_default()
     }
 
+    /// The runs of `range`, in order.
+    pub fn view(&self, range: Range<usize>) -> impl Iterator<Item = RunView<'_>> {
+        let ends = self.words_at.iter().skip(range.start + 1).map(|&end| end as usize);
+        let words = column(&self.words_at, &range).iter().zip(ends.chain([self.live.len()]));
+        let words = words.map(|(&start, end)| self.live.get(start as usize..end).unwrap_or_default());
+        let places = column(&self.address, &range).iter().zip(column(&self.serial, &range));
+        let owners = column(&self.shard, &range).iter().zip(column(&self.class, &range));
+        places.zip(owners).zip(words).map(|(((&address, &serial), (&shard, &class)), words)| RunView {
+            address,
+            serial,
+            shard,
+            class,
+            words,
+        })
+    }
+
+    /// Ranges that together are all runs, each enough work for a task of its own.
+    pub(crate) fn tasks(&self) -> impl IndexedParallelIterator<Item = Range<usize>> {
+        let len = self.len();
+        (0..len.div_ceil(TASK_RUNS)).into_par_iter().map(move |task| {
+            let start = task * TASK_RUNS;
+            start..len.min(start + TASK_RUNS)
+        })
+    }
+
     /// Orders every column by address, keeping each run's words with it.
     fn sort(&mut self) {
         if !self.address.is_sorted() {
@@ -102,6 +131,38 @@ impl RunTable {
     fn has_room(&self, words: usize) -> bool {
         self.len() < RUNS_MAX && self.live.len().saturating_add(words) <= LIVE_WORDS_MAX
     }
+}
+
+/// One run of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunView<'a> {
+    /// Address of the first block.
+    pub address: u64,
+    /// Serial number of its address space.
+    pub serial: u64,
+    /// Owning shard.
+    pub shard: u32,
+    /// Index of its class.
+    pub class: u16,
+    /// Its live bits, lowest first.
+    pub words: &'a [u64],
+}
+
+impl RunView<'_> {
+    /// Number of live blocks.
+    pub fn live_blocks(&self) -> u64 {
+        live_bits(self.words.iter().copied())
+    }
+}
+
+/// Number of bits set. Most words are full, and a comparison is cheaper than a count.
+pub(crate) fn live_bits(words: impl Iterator<Item = u64>) -> u64 {
+    words.map(|word| if word == u64::MAX { 64 } else { u64::from(word.count_ones()) }).sum()
+}
+
+/// A part of a column; nothing where it is shorter than that.
+fn column<'a, T>(column: &'a [T], range: &Range<usize>) -> &'a [T] {
+    column.get(range.clone()).unwrap_or_default()
 }
 
 /// `column` in the order of `order`.
@@ -155,22 +216,29 @@ impl Liveness {
         if lengths.iter().any(|&len| len != runs.len()) || starts_at_word != 0 {
             return Err(Inconsistency::Columns);
         }
-        let mut previous = None;
-        let mut held_bytes = 0_u128;
-        for (index, (&address, &class)) in runs.address.iter().zip(&runs.class).enumerate() {
+        runs.tasks().try_for_each(|range| self.check_run_range(range))?;
+        let run_bytes = |class: &RunClass| u128::from(class.block_bytes) * u128::from(class.blocks);
+        let class_bytes: Vec<u128> = self.run_classes.iter().map(run_bytes).collect();
+        check_sum(runs.class.iter().filter_map(|&class| class_bytes.get(usize::from(class))).sum())
+    }
+
+    fn check_run_range(&self, range: Range<usize>) -> Result<(), Inconsistency> {
+        let before = range.start.checked_sub(1).and_then(|before| self.runs.address.get(before));
+        let mut previous = before.copied();
+        for run in self.runs.view(range) {
+            let address = run.address;
             if previous.is_some_and(|previous| previous >= address) {
                 return Err(Inconsistency::Order { address });
             }
             previous = Some(address);
-            let Some(class) = self.run_classes.get(usize::from(class)) else {
-                return Err(Inconsistency::UnknownClass { address, class });
+            let Some(class) = self.run_classes.get(usize::from(run.class)) else {
+                return Err(Inconsistency::UnknownClass { address, class: run.class });
             };
-            held_bytes += u128::from(class.block_bytes) * u128::from(class.blocks);
-            if !has_shape(runs.words(index), class.blocks) {
+            if !has_shape(run.words, class.blocks) {
                 return Err(Inconsistency::Words { address });
             }
         }
-        check_sum(held_bytes)
+        Ok(())
     }
 
     fn check_cached(&self) -> Result<(), Inconsistency> {

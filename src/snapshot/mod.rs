@@ -20,7 +20,7 @@ mod write;
 
 pub use error::SnapshotError;
 pub use inconsistency::Inconsistency;
-pub use liveness::{LargeTable, Liveness, RunTable};
+pub use liveness::{LargeTable, Liveness, RunTable, RunView};
 pub use read::{from_bytes, is_snapshot, read, read_summary};
 pub use replacement::Overwrite;
 pub use schema::Summary;
@@ -54,25 +54,23 @@ impl Snapshot {
     /// # Errors
     /// The first contradiction, with the allocator that it is in.
     pub fn check(&self) -> Result<(), Inconsistency> {
-        Self::check_parts(&self.summary, &self.liveness)
+        prove(&self.summary, &self.liveness).map(drop)
     }
+}
 
-    /// As [`Snapshot::check`], for a summary and tables that are held apart.
-    ///
-    /// # Errors
-    /// The first contradiction, with the allocator that it is in.
-    pub fn check_parts(summary: &Summary, liveness: &[Liveness]) -> Result<(), Inconsistency> {
-        let (summaries, tables) = (summary.allocators.len(), liveness.len());
-        if summaries != tables {
-            return Err(Inconsistency::Allocators { summaries, tables });
-        }
-        for (allocator, liveness) in summary.allocators.iter().zip(liveness) {
-            let checked = liveness.check().and_then(|()| liveness.totals().reconcile(allocator));
-            checked.map_err(|fault| Inconsistency::In {
-                allocator: allocator.name.clone(),
-                fault: Box::new(fault),
-            })?;
-        }
-        Ok(())
+/// As [`Snapshot::check`], for a summary and tables that are held apart; the totals of each table.
+///
+/// # Errors
+/// The first contradiction, with the allocator that it is in.
+pub fn prove(summary: &Summary, liveness: &[Liveness]) -> Result<Vec<Totals>, Inconsistency> {
+    let (summaries, tables) = (summary.allocators.len(), liveness.len());
+    if summaries != tables {
+        return Err(Inconsistency::Allocators { summaries, tables });
     }
+    let proved = summary.allocators.iter().zip(liveness).map(|(allocator, liveness)| {
+        let totals = liveness.check().map(|()| liveness.totals());
+        let proved = totals.and_then(|totals| totals.reconcile(allocator).map(|()| totals));
+        proved.map_err(|fault| Inconsistency::In { allocator: allocator.name.clone(), fault: Box::new(fault) })
+    });
+    proved.collect()
 }

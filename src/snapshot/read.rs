@@ -105,8 +105,8 @@ fn summary(image: Image<'_>, directory: &[Entry]) -> Result<Summary, SnapshotErr
     let key = SectionKey { allocator: 0, kind: Kind::Summary, group: 0 };
     let found = directory.binary_search_by_key(&key, |entry| entry.key).ok().and_then(|at| directory.get(at));
     let Some(entry) = found else { return Err(image.corrupt(HEADER_BYTES, "there is no summary")) };
-    let json = Unpacker::new(image)?.bytes(entry)?;
-    serde_json::from_slice(&json).map_err(|error| {
+    let mut unpacker = Unpacker::new(image)?;
+    serde_json::from_slice(unpacker.bytes(entry)?).map_err(|error| {
         image.corrupt(entry.range.start, format!("the summary cannot be understood: {error}"))
     })
 }

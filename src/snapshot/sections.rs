@@ -36,6 +36,7 @@ fn take(left: &AtomicUsize, count: usize) -> bool {
 pub(super) struct Unpacker<'a> {
     image: Image<'a>,
     decompressor: zstd::bulk::Decompressor<'static>,
+    bytes: Vec<u8>,
 }
 
 impl<'a> Unpacker<'a> {
@@ -46,18 +47,21 @@ impl<'a> Unpacker<'a> {
             action: "decompress",
             source,
         })?;
-        Ok(Self { image, decompressor })
+        Ok(Self { image, decompressor, bytes: Vec::new() })
     }
 
     /// The bytes of a section as they were before they were compressed, and exactly as many as it claims.
-    pub(super) fn bytes(&mut self, entry: &Entry) -> Result<Vec<u8>, SnapshotError> {
+    pub(super) fn bytes(&mut self, entry: &Entry) -> Result<&[u8], SnapshotError> {
         let encoded = self.image.encoded(entry)?;
         let len = usize::try_from(entry.decoded_bytes).unwrap_or_default();
-        match self.decompressor.decompress(encoded, len) {
-            Ok(bytes) if bytes.len() == len => Ok(bytes),
-            _ => Err(self
-                .image
-                .corrupt(entry.range.start, format!("{:?} cannot be decompressed", entry.key.kind))),
+        self.bytes.clear();
+        self.bytes.reserve(len);
+        match self.decompressor.decompress_to_buffer(encoded, &mut self.bytes) {
+            Ok(found) if found == len && self.bytes.len() == len => Ok(&self.bytes),
+            _ => {
+                let what = format!("{:?} cannot be decompressed", entry.key.kind);
+                Err(self.image.corrupt(entry.range.start, what))
+            }
         }
     }
 }
@@ -75,12 +79,7 @@ impl<'a> AllocatorSections<'a> {
     pub(super) fn liveness(&self, room: &Room) -> Result<Liveness, SnapshotError> {
         let mut single = Group::new(*self, 0)?;
         let mut liveness = Liveness::new(single.run_classes()?);
-        let groups = self.groups(Kind::RunClass)?;
-        let parts: Result<Vec<RunTable>, SnapshotError> = (0..groups)
-            .into_par_iter()
-            .map(|group| Group::new(*self, group)?.runs(&liveness.run_classes, room))
-            .collect();
-        liveness.runs = joined(&parts?);
+        liveness.runs = self.runs(&liveness.run_classes, room)?;
         liveness.runs.cached = single.cached(&liveness.runs)?;
         let groups = self.groups(Kind::LargeAddress)?;
         let parts: Result<Vec<Vec<Block>>, SnapshotError> =
@@ -88,6 +87,28 @@ impl<'a> AllocatorSections<'a> {
         liveness.large.blocks = parts?.concat();
         liveness.check().map_err(|fault| self.image.corrupt(self.offset(), fault.to_string()))?;
         Ok(liveness)
+    }
+
+    /// All runs. Their classes tell how much memory they need; the groups are then filled in side by side.
+    fn runs(&self, classes: &[RunClass], room: &Room) -> Result<RunTable, SnapshotError> {
+        let groups = self.groups(Kind::RunClass)?;
+        let members: Result<Vec<Members>, SnapshotError> =
+            (0..groups).into_par_iter().map(|group| Group::new(*self, group)?.members(classes, room)).collect();
+        let members = members?;
+        let runs = members.iter().map(|group| group.class.len()).sum();
+        let mut table = RunTable {
+            address: vec![0; runs],
+            serial: vec![0; runs],
+            shard: vec![0; runs],
+            words_at: vec![0; runs],
+            live: vec![0; members.iter().map(|group| group.words).sum()],
+            ..RunTable::default()
+        };
+        let parts: Vec<RunPart<'_>> = RunPart::split(&mut table, &members);
+        let fill = |(group, part)| Group::new(*self, group)?.runs(part, classes);
+        (0..groups).into_par_iter().zip(parts).try_for_each(fill)?;
+        table.class = members.iter().flat_map(|group| group.class.iter().copied()).collect();
+        Ok(table)
     }
 
     /// Number of groups, where each has a section of the given kind and every group's section belongs to one.
@@ -105,6 +126,64 @@ impl<'a> AllocatorSections<'a> {
     fn offset(&self) -> usize {
         self.entries.iter().map(|entry| entry.range.start).min().unwrap_or_default()
     }
+}
+
+/// The runs of a group: the class of each, and the bitmap words of all.
+#[derive(Debug)]
+struct Members {
+    class: Vec<u16>,
+    words: usize,
+}
+
+/// A group's part of a table that is being filled.
+#[derive(Debug)]
+struct RunPart<'t> {
+    address: &'t mut [u64],
+    serial: &'t mut [u64],
+    shard: &'t mut [u32],
+    live: LiveColumns<'t>,
+}
+
+/// The columns that tell which blocks are live.
+#[derive(Debug)]
+struct LiveColumns<'t> {
+    class: &'t [u16],
+    words_at: &'t mut [u32],
+    live: &'t mut [u64],
+    /// Where `live` starts in the table.
+    start_word: usize,
+}
+
+impl<'t> RunPart<'t> {
+    /// Parts of a table that has room for all members.
+    fn split(table: &'t mut RunTable, members: &'t [Members]) -> Vec<Self> {
+        let (mut address, mut serial) = (table.address.as_mut_slice(), table.serial.as_mut_slice());
+        let (mut shard, mut words_at) = (table.shard.as_mut_slice(), table.words_at.as_mut_slice());
+        let (mut live, mut start_word) = (table.live.as_mut_slice(), 0);
+        let part = |group: &'t Members| {
+            let (runs, start) = (group.class.len(), start_word);
+            start_word += group.words;
+            Self {
+                address: front(&mut address, runs),
+                serial: front(&mut serial, runs),
+                shard: front(&mut shard, runs),
+                live: LiveColumns {
+                    class: &group.class,
+                    words_at: front(&mut words_at, runs),
+                    live: front(&mut live, group.words),
+                    start_word: start,
+                },
+            }
+        };
+        members.iter().map(part).collect()
+    }
+}
+
+/// Takes the first `len` off a slice.
+fn front<'t, T>(slice: &mut &'t mut [T], len: usize) -> &'t mut [T] {
+    let (front, rest) = std::mem::take(slice).split_at_mut_checked(len).unwrap_or_default();
+    *slice = rest;
+    front
 }
 
 /// The sections of one group of runs or large blocks.
@@ -126,8 +205,8 @@ impl<'a> Group<'a> {
     }
 
     /// The bytes of a section; none where there is no such section.
-    fn bytes(&mut self, kind: Kind) -> Result<Vec<u8>, SnapshotError> {
-        self.entry(kind).map_or(Ok(Vec::new()), |entry| self.unpacker.bytes(entry))
+    fn bytes(&mut self, kind: Kind) -> Result<&[u8], SnapshotError> {
+        self.entry(kind).map_or(Ok(&[]), |entry| self.unpacker.bytes(entry))
     }
 
     fn corrupt(&self, kind: Kind, what: &str) -> SnapshotError {
@@ -144,22 +223,29 @@ impl<'a> Group<'a> {
     ) -> Result<Vec<T>, SnapshotError> {
         let bytes = self.bytes(kind)?;
         let mut values = Vec::with_capacity(bytes.len().min(max));
-        let decoded = column::decode(&bytes, |number| {
+        let decoded = column::decode(bytes, |number| {
             values.push(value(number).filter(|_| values.len() < max)?);
             Some(())
         });
         decoded.map(|()| values).ok_or_else(|| self.corrupt(kind, "holds a number that cannot be"))
     }
 
-    /// A column of exactly `len` values.
-    fn full_column<T>(
+    /// Fills `values` from a column of exactly as many.
+    fn fill<T>(
         &mut self,
         kind: Kind,
-        len: usize,
-        value: impl FnMut(i64) -> Option<T>,
-    ) -> Result<Vec<T>, SnapshotError> {
-        let values = self.column(kind, len, value)?;
-        if values.len() == len { Ok(values) } else { Err(self.corrupt(kind, "is too short")) }
+        values: &mut [T],
+        mut value: impl FnMut(i64) -> Option<T>,
+    ) -> Result<(), SnapshotError> {
+        let mut values = values.iter_mut();
+        let decoded = column::decode(self.bytes(kind)?, |number| {
+            *values.next()? = value(number)?;
+            Some(())
+        });
+        if decoded.is_none() {
+            return Err(self.corrupt(kind, "holds a number that cannot be"));
+        }
+        if values.next().is_some() { Err(self.corrupt(kind, "is too short")) } else { Ok(()) }
     }
 
     fn run_classes(&mut self) -> Result<Vec<RunClass>, SnapshotError> {
@@ -179,66 +265,33 @@ impl<'a> Group<'a> {
             .ok_or_else(|| self.corrupt(Kind::RunClasses, "holds a class that cannot be"))
     }
 
-    fn runs(&mut self, classes: &[RunClass], room: &Room) -> Result<RunTable, SnapshotError> {
-        let known = |number| u16::try_from(number).ok().filter(|&class| usize::from(class) < classes.len());
-        let class = self.column(Kind::RunClass, GROUP_ITEMS, known)?;
-        let class_of = |&class: &u16| classes.get(usize::from(class));
-        let words: usize =
-            class.iter().filter_map(class_of).map(|class| class.blocks.div_ceil(64) as usize).sum();
+    fn members(&mut self, classes: &[RunClass], room: &Room) -> Result<Members, SnapshotError> {
+        let mut words = 0;
+        let class = self.column(Kind::RunClass, GROUP_ITEMS, |number| {
+            let class = u16::try_from(number).ok()?;
+            words += classes.get(usize::from(class))?.blocks.div_ceil(64) as usize;
+            Some(class)
+        })?;
         let words_max = GROUP_WORDS + RUN_BLOCKS_MAX.div_ceil(64) as usize;
         if words > words_max || !take(&room.runs, class.len()) || !take(&room.words, words) {
             let (what, limit) = ("the number of runs", RUNS_MAX as u64);
             return Err(SnapshotError::TooLarge { path: self.sections.image.path.into(), what, limit });
         }
-        let (mut next_class, mut expected) = (class.iter(), 0_u64);
-        let address = self.full_column(Kind::RunAddress, class.len(), |gap| {
-            let address = expected.wrapping_add(gap.cast_unsigned());
-            expected = address.wrapping_add(next_class.next().and_then(class_of)?.run_bytes);
-            Some(address)
-        })?;
-        let serial = self.full_column(Kind::RunSerial, class.len(), running_sum())?;
-        let shard = self.full_column(Kind::RunShard, class.len(), |shard| u32::try_from(shard).ok())?;
-        let mut table = RunTable { address, serial, shard, class, ..RunTable::default() };
-        self.live_words(classes, words, &mut table)?;
-        Ok(table)
+        Ok(Members { class, words })
     }
 
-    /// Fills `words_at` and `live` of a table of runs that is otherwise complete.
-    fn live_words(
-        &mut self,
-        classes: &[RunClass],
-        words_len: usize,
-        table: &mut RunTable,
-    ) -> Result<(), SnapshotError> {
-        let states = self.bytes(Kind::RunState)?;
-        if states.len() != table.class.len() {
-            return Err(self.corrupt(Kind::RunState, "does not have one state a run"));
-        }
-        let kept = self.bytes(Kind::RunWords)?;
-        let mut kept = words(&kept);
-        table.live.reserve_exact(words_len);
-        table.words_at.reserve_exact(states.len());
-        for (&class, &state) in table.class.iter().zip(&states) {
-            table.words_at.push(u32::try_from(table.live.len()).unwrap_or(u32::MAX));
-            let blocks = classes.get(usize::from(class)).map_or(0, |class| class.blocks);
-            let len = blocks.div_ceil(64) as usize;
-            let end = table.live.len() + len;
-            match state {
-                STATE_EMPTY => table.live.resize(end, 0),
-                STATE_FULL => {
-                    table.live.resize(end, u64::MAX);
-                    if let (Some(last), 1..) = (table.live.last_mut(), blocks % 64) {
-                        *last >>= 64 - blocks % 64;
-                    }
-                }
-                STATE_WORDS => table.live.extend(kept.by_ref().take(len)),
-                _ => return Err(self.corrupt(Kind::RunState, "holds a state that does not exist")),
-            }
-            if table.live.len() != end {
-                return Err(self.corrupt(Kind::RunWords, "is too short"));
-            }
-        }
-        if kept.next().is_some() { Err(self.corrupt(Kind::RunWords, "is too long")) } else { Ok(()) }
+    fn runs(&mut self, part: RunPart<'_>, classes: &[RunClass]) -> Result<(), SnapshotError> {
+        let (mut next_class, mut expected) = (part.live.class.iter(), 0_u64);
+        self.fill(Kind::RunAddress, part.address, |gap| {
+            let address = expected.wrapping_add(gap.cast_unsigned());
+            expected = address.wrapping_add(classes.get(usize::from(*next_class.next()?))?.run_bytes);
+            Some(address)
+        })?;
+        self.fill(Kind::RunSerial, part.serial, running_sum())?;
+        self.fill(Kind::RunShard, part.shard, |shard| u32::try_from(shard).ok())?;
+        let states = self.bytes(Kind::RunState)?.to_vec();
+        let filled = part.live.fill(classes, &states, self.bytes(Kind::RunWords)?);
+        filled.ok_or_else(|| self.corrupt(Kind::RunState, "does not fit the words of the group"))
     }
 
     fn cached(&mut self, runs: &RunTable) -> Result<Vec<(u64, u32)>, SnapshotError> {
@@ -262,14 +315,14 @@ impl<'a> Group<'a> {
             let (what, limit) = ("the number of large blocks", LARGE_BLOCKS_MAX as u64);
             return Err(SnapshotError::TooLarge { path: self.sections.image.path.into(), what, limit });
         }
-        let usable = self.full_column(Kind::LargeUsable, len, |bytes| Some(bytes.cast_unsigned()))?;
-        let held = self.full_column(Kind::LargeHeld, len, |more| Some(more.cast_unsigned()))?;
-        let class = self.full_column(Kind::LargeClass, len, |more| Some(more.cast_unsigned()))?;
-        let shard = self.full_column(Kind::LargeShard, len, |shard| u32::try_from(shard).ok())?;
-        let serial = self.full_column(Kind::LargeSerial, len, running_sum())?;
-        let cached = self.full_column(Kind::LargeCached, len, |flag| {
-            [false, true].get(usize::try_from(flag).ok()?).copied()
-        })?;
+        let (mut usable, mut held, mut class) = (vec![0; len], vec![0; len], vec![0; len]);
+        let (mut shard, mut serial, mut cached) = (vec![0; len], vec![0; len], vec![false; len]);
+        self.fill(Kind::LargeUsable, &mut usable, |bytes| Some(bytes.cast_unsigned()))?;
+        self.fill(Kind::LargeHeld, &mut held, |more| Some(more.cast_unsigned()))?;
+        self.fill(Kind::LargeClass, &mut class, |more| Some(more.cast_unsigned()))?;
+        self.fill(Kind::LargeShard, &mut shard, |shard| u32::try_from(shard).ok())?;
+        self.fill(Kind::LargeSerial, &mut serial, running_sum())?;
+        self.fill(Kind::LargeCached, &mut cached, |flag| [false, true].get(usize::try_from(flag).ok()?).copied())?;
         let places = address.into_iter().zip(serial).zip(shard).zip(cached);
         let sizes = usable.into_iter().zip(held).zip(class);
         let blocks =
@@ -291,24 +344,30 @@ fn running_sum() -> impl FnMut(i64) -> Option<u64> {
     }
 }
 
-/// Tables end to end.
-fn joined(parts: &[RunTable]) -> RunTable {
-    let mut all = RunTable::default();
-    let runs = parts.iter().map(RunTable::len).sum();
-    all.address.reserve_exact(runs);
-    all.serial.reserve_exact(runs);
-    all.shard.reserve_exact(runs);
-    all.class.reserve_exact(runs);
-    all.words_at.reserve_exact(runs);
-    all.live.reserve_exact(parts.iter().map(|part| part.live.len()).sum());
-    for part in parts {
-        let start = u32::try_from(all.live.len()).unwrap_or(u32::MAX);
-        all.address.extend_from_slice(&part.address);
-        all.serial.extend_from_slice(&part.serial);
-        all.shard.extend_from_slice(&part.shard);
-        all.class.extend_from_slice(&part.class);
-        all.words_at.extend(part.words_at.iter().map(|words_at| words_at.saturating_add(start)));
-        all.live.extend_from_slice(&part.live);
+impl LiveColumns<'_> {
+    /// Fills in where each run's words are and what they are; `None` unless there is one state a run, and as
+    /// many words as the states ask for.
+    fn fill(self, classes: &[RunClass], states: &[u8], kept: &[u8]) -> Option<()> {
+        let (mut live, mut word) = (self.live, self.start_word);
+        let mut kept = words(kept);
+        let mut states = states.iter();
+        for (class, words_at) in self.class.iter().zip(self.words_at) {
+            let blocks = classes.get(usize::from(*class))?.blocks;
+            let run = front(&mut live, blocks.div_ceil(64) as usize);
+            *words_at = u32::try_from(word).ok()?;
+            word += run.len();
+            match *states.next()? {
+                STATE_EMPTY => {}
+                STATE_FULL => {
+                    run.fill(u64::MAX);
+                    if let (Some(last), 1..) = (run.last_mut(), blocks % 64) {
+                        *last >>= 64 - blocks % 64;
+                    }
+                }
+                STATE_WORDS => run.iter_mut().try_for_each(|word| kept.next().map(|kept| *word = kept))?,
+                _ => return None,
+            }
+        }
+        (states.next().is_none() && kept.next().is_none()).then_some(())
     }
-    all
 }

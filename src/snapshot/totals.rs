@@ -3,6 +3,7 @@
 use super::cells::CellTable;
 use super::schema::{AllocatorSummary, ClassRow};
 use super::{Inconsistency, Liveness};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// A size class in a shard.
@@ -151,14 +152,19 @@ impl Liveness {
     }
 
     fn add_runs(&self, totals: &mut Totals) {
-        let mut counts: CellTable<(u64, u64)> = CellTable::new(self.run_classes.len());
-        for (index, (&shard, &class)) in self.runs.shard.iter().zip(&self.runs.class).enumerate() {
-            let Some((runs, live_blocks)) = counts.at(shard, usize::from(class)) else { continue };
-            *runs += 1;
-            *live_blocks +=
-                self.runs.words(index).iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-        }
-        for (shard, class, &(runs, live_blocks)) in counts.iter().filter(|(_, _, count)| count.0 > 0) {
+        let count = |range| {
+            let mut counts: CellTable<(u64, u64)> = CellTable::new(self.run_classes.len());
+            for run in self.runs.view(range) {
+                if let Some((runs, live_blocks)) = counts.at(run.shard, usize::from(run.class)) {
+                    *runs += 1;
+                    *live_blocks += run.live_blocks();
+                }
+            }
+            counts
+        };
+        let counts: Vec<CellTable<(u64, u64)>> = self.runs.tasks().map(count).collect();
+        let counts = counts.iter().flat_map(CellTable::iter).filter(|(_, _, (runs, _))| *runs > 0);
+        for (shard, class, &(runs, live_blocks)) in counts {
             let Some(class) = self.run_classes.get(class) else { continue };
             let total = totals.cells.entry(Cell { shard, size_bytes: class.block_bytes }).or_default();
             total.runs += runs;

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "blocks.h"
 
 #include <sys/mman.h>

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "family.h"
 
 #include "workers.h"

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "heartbeat.h"
 
 #include "thread.h"
@@ -15,8 +14,7 @@ enum { PERIOD_NS = 100000 };
 
 static struct heartbeat idle;
 static struct heartbeat *heartbeat = &idle;
-static struct block runtime_block;
-static bool has_runtime_block;
+static struct block runtime_block = {.kind = BLOCK_RUNTIME};
 
 static uint64_t now_ns(void)
 {
@@ -30,7 +28,12 @@ static void *beat(void *unused)
     const struct timespec period = {0, PERIOD_NS};
     uint64_t last = now_ns();
     (void)unused;
-    has_runtime_block = thread_runtime_block(&runtime_block);
+    void *address;
+    size_t size;
+    if (thread_runtime_block(&address, &size)) {
+        runtime_block.address = address;
+        runtime_block.size = size;
+    }
     for (;;) {
         clock_nanosleep(CLOCK_MONOTONIC, 0, &period, NULL);
         uint64_t now = now_ns();
@@ -73,7 +76,7 @@ bool heartbeat_begin(struct blocks *blocks, const char *path, bool fifo)
         return false;
     while (atomic_load(&heartbeat->beats) == 0)
         sched_yield();
-    if (has_runtime_block)
+    if (runtime_block.address != NULL)
         blocks_add(blocks, runtime_block);
     errno = fifo ? pthread_setschedparam(thread.handle, SCHED_FIFO, &priority) : 0;
     return errno == 0;

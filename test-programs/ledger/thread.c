@@ -1,5 +1,6 @@
-#define _GNU_SOURCE
 #include "thread.h"
+
+#include "blocks.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -30,7 +31,7 @@ void thread_join(struct thread *thread)
 /* It is the vector of the thread's TLS blocks, the DTV: calloc of (capacity + 2) entries, of which the thread pointer
  * refers to the second and the first holds the capacity (glibc 2.36, elf/dl-tls.c, allocate_dtv and
  * sysdeps/x86_64/nptl/tls.h, INSTALL_DTV). With a prefixed heap it lives in another heap than the one under test. */
-bool thread_runtime_block(struct block *block)
+bool thread_runtime_block(void **address, size_t *size)
 {
 #if defined(__GLIBC__) && defined(__x86_64__) && !defined(LEDGER_PREFIX)
     struct entry {
@@ -38,12 +39,12 @@ bool thread_runtime_block(struct block *block)
         void *to_free;
     } *vector;
     __asm__("mov %%fs:8, %0" : "=r"(vector));
-    *block = (struct block){.address = vector - 1,
-                            .size = (vector[-1].capacity + 2) * sizeof(struct entry),
-                            .kind = BLOCK_RUNTIME};
+    *address = vector - 1;
+    *size = (vector[-1].capacity + 2) * sizeof(struct entry);
     return true;
 #else
-    (void)block;
+    (void)address;
+    (void)size;
     return false;
 #endif
 }

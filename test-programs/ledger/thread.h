@@ -2,10 +2,9 @@
 #ifndef LEDGER_THREAD_H
 #define LEDGER_THREAD_H
 
-#include "blocks.h"
-
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct thread {
     pthread_t handle;
@@ -19,6 +18,6 @@ void thread_join(struct thread *thread);
 
 /* The block that the C library has allocated for the calling thread, if it is known where. The program never asked
  * for it, but it is live in the heap all the same. Never for the main thread: its own comes from elsewhere. */
-bool thread_runtime_block(struct block *block);
+bool thread_runtime_block(void **address, size_t *size);
 
 #endif

@@ -64,9 +64,10 @@ struct blocks *workers_blocks(unsigned number)
 
 static void record_runtime_block(struct worker *worker)
 {
-    struct block block;
-    if (thread_runtime_block(&block))
-        blocks_add(worker->blocks, block);
+    void *address;
+    size_t size;
+    if (thread_runtime_block(&address, &size))
+        blocks_add(worker->blocks, (struct block){.address = address, .size = size, .kind = BLOCK_RUNTIME});
 }
 
 static void forget_runtime_block(struct blocks *blocks)

@@ -4,7 +4,7 @@ use super::proc_file;
 use crate::AccessRefusal;
 use nix::libc;
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, geteuid, getpid};
+use nix::unistd::{Pid, geteuid};
 use std::os::unix::fs::MetadataExt;
 
 const CAP_SYS_PTRACE: u32 = 19;
@@ -30,7 +30,11 @@ pub fn exists(pid: i32) -> bool {
 }
 
 fn has_ptrace_capability() -> bool {
-    proc_file::status(getpid().as_raw()).is_ok_and(|status| status.capeff & (1 << CAP_SYS_PTRACE) != 0)
+    // Capabilities belong to threads.
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << CAP_SYS_PTRACE) != 0)
 }
 
 fn ptrace_scope() -> Option<u8> {

@@ -12,6 +12,7 @@ mod stop;
 mod system_call;
 mod threads;
 mod tracer;
+mod tracer_thread;
 mod undisturbed;
 
 pub use memory::{BulkRead, ProcessMemory};
@@ -19,7 +20,8 @@ pub use module_file::{FoundBy, ModuleFile};
 pub use page_table::{PageDetail, PageRuns, PageTable};
 pub use priority::{RaisePriority, Raised, ThreadPriority};
 pub use process::Process;
-pub use stop::{Pause, StopLimits, Stopped, StoppedThread};
+pub use stop::{Pause, StopLimits, Stopped};
+pub use tracer_thread::StoppedThread;
 
 /// Bytes of one page of memory on this machine.
 pub fn page_size_bytes() -> u64 {

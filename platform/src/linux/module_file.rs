@@ -54,7 +54,7 @@ impl Process {
             Ok(file) => return Ok(ModuleFile { file, found_by: FoundBy::MapFiles }),
             Err(error) => tried.push(format!("map_files: {error}")),
         }
-        let by_path = if mapping.path().is_some() { Some(root_path::open(self.pid(), path)) } else { None };
+        let by_path = if mapping.path().is_some() { Some(self.open_in_root(path)) } else { None };
         let mut same_name = None;
         match by_path {
             Some(Ok(file)) => match identity(&file, mapping) {
@@ -64,7 +64,7 @@ impl Process {
             Some(Err(error)) => tried.push(format!("path: {error}")),
             None => {}
         }
-        match File::open(proc_file::path(self.pid(), "exe")) {
+        match self.open_executable() {
             Ok(file) if identity(&file, mapping).is_some() => {
                 return Ok(ModuleFile { file, found_by: FoundBy::Executable });
             }
@@ -87,7 +87,16 @@ impl Process {
     ///
     /// The error of the system; also where the path leads to something else than a regular file.
     pub fn open_in_root(&self, path: &Path) -> io::Result<File> {
-        root_path::open(self.pid(), path)
+        root_path::open(&self.living_thread_path("root").map_err(io::Error::other)?, path)
+    }
+
+    /// Opens the program's file, also if its name was removed or replaced.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system.
+    pub fn open_executable(&self) -> io::Result<File> {
+        File::open(self.living_thread_path("exe").map_err(io::Error::other)?)
     }
 
     /// Follows the kernel's link from the mapping to its file. Needs `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`.

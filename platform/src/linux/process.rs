@@ -159,6 +159,10 @@ impl Process {
         self.architecture
     }
 
+    pub(super) fn memory_file(&self) -> Arc<File> {
+        Arc::clone(&self.memory_file)
+    }
+
     pub(super) const fn is_own_child(&self) -> bool {
         self.is_own_child
     }
@@ -196,7 +200,7 @@ impl Process {
 
     /// Its memory, for reading.
     pub fn memory(&self) -> ProcessMemory {
-        ProcessMemory::new(self.pid, Arc::clone(&self.memory_file))
+        ProcessMemory::new(self.pid, self.memory_file())
     }
 
     /// Its page table, for asking which pages are in memory.
@@ -208,7 +212,7 @@ impl Process {
         let pid = self.pid;
         let file = File::open(self.living_thread_path("pagemap")?)
             .map_err(|source| proc_file::error(pid, "pagemap", source))?;
-        Ok(PageTable::new(pid, file, Arc::clone(&self.memory_file)))
+        Ok(PageTable::new(pid, file, self.memory_file()))
     }
 
     /// Resident memory by the kernel's counters. Cheap; holds no lock of the process. Kernels before 6.16 keep the counters for
@@ -331,14 +335,12 @@ fn program_architecture(pid: i32, tid: i32, name: &str) -> Result<Option<Archite
         .and_then(|mut file| file.read_exact(&mut header))
         .map_err(|source| proc_file::error(pid, "exe", source))?;
     let [0x7f, b'E', b'L', b'F', class, .., machine_low, machine_high] = header else { return Ok(None) };
-    let _ = (machine_low, machine_high);
     if class == ELFCLASS32 {
         return Err(ProcessError::ThirtyTwoBit { pid, name: name.to_owned() });
     }
-    let machine = header.get(18..20).and_then(|bytes| bytes.try_into().ok()).map(u16::from_le_bytes);
-    Ok(match machine {
-        Some(EM_X86_64) => Some(Architecture::X86_64),
-        Some(EM_AARCH64) => Some(Architecture::Aarch64),
+    Ok(match u16::from_le_bytes([machine_low, machine_high]) {
+        EM_X86_64 => Some(Architecture::X86_64),
+        EM_AARCH64 => Some(Architecture::Aarch64),
         _ => None,
     })
 }

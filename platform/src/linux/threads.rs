@@ -24,6 +24,12 @@ pub fn count(pid: i32) -> Option<usize> {
     usize::try_from(links.checked_sub(2)?).ok().filter(|&count| count > 0)
 }
 
+/// The name of a thread, or `None` where it has ended.
+pub fn name(pid: i32, tid: i32) -> Option<String> {
+    let bytes = proc_file::read(pid, &format!("task/{tid}/comm")).ok()?;
+    Some(proc_file::text_line(&bytes))
+}
+
 impl Process {
     /// The ids of its threads.
     ///
@@ -41,7 +47,6 @@ impl Process {
 
     /// The name of one of its threads, or `None` where that thread has ended.
     pub fn thread_name(&self, tid: i32) -> Option<String> {
-        let bytes = proc_file::read(self.pid(), &format!("task/{tid}/comm")).ok()?;
-        Some(proc_file::text_line(&bytes))
+        name(self.pid(), tid)
     }
 }

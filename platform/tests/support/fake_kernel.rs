@@ -2,6 +2,8 @@
 //!
 //! It follows ptrace(2) and knows nothing of how heaptap stops a process.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use heaptap_platform::format::wait_status::WaitStatus;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -140,8 +142,8 @@ impl FakeKernel {
                     self.leave_kernel(tid);
                 }
             }
-            14 if self.roll() % 8 == 0 => self.exec(),
-            15 if self.roll() % 8 == 0 => self.kill_all(),
+            14 if self.roll().is_multiple_of(8) => self.exec(),
+            15 if self.roll().is_multiple_of(8) => self.kill_all(),
             _ => {}
         }
     }
@@ -175,7 +177,7 @@ impl FakeKernel {
 
     fn enter_kernel(&mut self) {
         if let Some(tid) = self.pick(|thread| thread.run == Run::Running) {
-            let stuck = self.roll() % 4 == 0;
+            let stuck = self.roll().is_multiple_of(4);
             let thread = self.threads.get_mut(&tid).unwrap();
             thread.run = Run::Uninterruptible;
             thread.stuck = stuck;
@@ -317,13 +319,14 @@ impl FakeKernel {
         Some(true)
     }
 
+    /// False for a thread that is not traced; an ended one that nobody has taken note of is.
     pub fn interrupt(&mut self, tid: i32) -> bool {
-        match self.threads.get_mut(&tid) {
-            Some(thread) if thread.traced && thread.run != Run::Zombie => {
+        match self.threads.get_mut(&tid).filter(|thread| thread.traced) {
+            Some(thread) => {
                 thread.interrupt_pending |= thread.run != Run::TraceStopped;
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 

@@ -1,0 +1,24 @@
+//! Reports: how summaries and growth look as text and as JSON.
+//!
+//! A report formats what `snapshot` and `growth` hold, growth in the order in which it comes. It knows neither allocators nor targets, and
+//! it refuses to compute: the only arithmetic here is the sum of rows that are printed as one line. Whatever
+//! makes a figure doubtful (partial walks, differing counters, blocks in motion) is printed before the figure.
+
+pub mod clock;
+pub mod diff;
+pub mod doubt;
+pub mod heading;
+pub mod info;
+pub mod json;
+pub mod page;
+pub mod quantity;
+pub mod resident;
+pub mod rollup;
+pub mod screen;
+pub mod snap;
+pub mod sparkline;
+pub mod table;
+pub mod watch;
+
+pub use page::{Page, Tone};
+pub use quantity::Sizes;

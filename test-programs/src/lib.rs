@@ -1,0 +1,18 @@
+//! Programs that know the truth about their own heap.
+//!
+//! A test starts one of them, asks it for its table of live blocks and for what its allocator says of itself, and compares
+//! both with what heaptap finds from outside. The programs share no code with heaptap. `ledger/README.md` describes
+//! what they can be asked.
+
+mod jemalloc;
+
+pub use jemalloc::{JemallocProgram, Language, ProgramsError, jemalloc_programs};
+
+/// The C ledger on whatever malloc it meets: the C library's, or a preloaded one.
+pub const LEDGER: &str = env!("LEDGER");
+
+/// The C ledger with jemalloc 5.3.0 inside as its malloc, with statistics; absent where jemalloc is the C library's own.
+pub const LEDGER_JEMALLOC: Option<&str> = option_env!("LEDGER_JEMALLOC");
+
+/// The same without any shared library: no dynamic section, no loader.
+pub const LEDGER_STATIC: Option<&str> = option_env!("LEDGER_STATIC");

@@ -1,0 +1,40 @@
+//! What `--help`, the manual pages and the completions say.
+
+use clap::Command;
+
+fn help(path: &[&str]) -> String {
+    let mut command = heaptap::cli::command().term_width(100);
+    command.build();
+    let found: Option<&mut Command> =
+        path.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
+    found.expect("the command exists").render_long_help().to_string()
+}
+
+#[test]
+fn manual_of_every_command() {
+    for path in [&[][..], &["info"], &["snap"], &["diff"], &["watch"], &["generate"], &["generate", "man"]] {
+        let name = if path.is_empty() { "heaptap".to_owned() } else { path.join("_") };
+        insta::assert_snapshot!(format!("help_{name}"), help(path));
+    }
+}
+
+#[test]
+#[cfg(feature = "demo")]
+fn manual_of_the_demo() {
+    insta::assert_snapshot!("help_demo", help(&["demo"]));
+}
+
+#[test]
+fn help_fits_100_columns() {
+    let command = heaptap::cli::command();
+    for command in command.get_subcommands() {
+        for line in help(&[command.get_name()]).lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+        }
+    }
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_commands() {
+    heaptap::cli::command().debug_assert();
+}
