@@ -5,11 +5,9 @@ use crate::allocator::{AddressSpace, Allocator};
 use crate::capture::{self, Capture, CaptureError, Limits, LiveMemory};
 use crate::census::{self, Residency, ResidencyError};
 use crate::module::{Image, Module, OpenImage};
-use crate::snapshot::{Inconsistency, Snapshot};
 use crate::snapshot::schema;
-use heaptap_platform::{
-    MappedFile, Mapping, Pause, Process, ProcessError, ReadError, StopError,
-};
+use crate::snapshot::{Inconsistency, Snapshot};
+use heaptap_platform::{MappedFile, Mapping, Pause, Process, ProcessError, ReadError, StopError};
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,7 +112,8 @@ impl TargetError {
                 Some("jemalloc 5.0 to 5.3.1 and its development head are supported so far".to_owned())
             }
             Self::LayoutContradicted { .. } => Some(
-                "install the debug symbols of that module, so that the layout can be read from them".to_owned(),
+                "install the debug symbols of that module, so that the layout can be read from them"
+                    .to_owned(),
             ),
         }
     }

@@ -50,7 +50,15 @@ fn counted(first: &Heap, last: &Heap, group: Group) -> Rows {
 fn figures(growth: &Growth) -> Rows {
     let figures = |row: &Row| {
         let Row { delta_blocks, delta_bytes, live_blocks, live_bytes, .. } = *row;
-        (delta_blocks, delta_bytes, live_blocks, live_bytes, row.born_blocks, row.died_blocks, row.stayed_blocks)
+        (
+            delta_blocks,
+            delta_bytes,
+            live_blocks,
+            live_bytes,
+            row.born_blocks,
+            row.died_blocks,
+            row.stayed_blocks,
+        )
     };
     let rows: Rows = growth.rows.iter().map(|row| ((row.shard, row.size_bytes), figures(row))).collect();
     assert_eq!(rows.len(), growth.rows.len(), "one row for each cell");

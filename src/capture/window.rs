@@ -57,11 +57,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            pause: Duration::from_millis(50),
-            stop_deadline: Duration::from_millis(250),
-            attempts: 10,
-        }
+        Self { pause: Duration::from_millis(50), stop_deadline: Duration::from_millis(250), attempts: 10 }
     }
 }
 
@@ -94,7 +90,11 @@ pub fn take(
     let planned_bytes: u64 = present(live, &planned).iter().map(AddressRange::len_bytes).sum();
     let budget_ms = u64::try_from(limits.pause.as_millis()).unwrap_or(u64::MAX);
     if planned_bytes / COPY_BYTES_PER_MS > budget_ms {
-        return Err(CaptureError::OverBudget { pid: process.pid(), bytes: planned_bytes, budget: limits.pause });
+        return Err(CaptureError::OverBudget {
+            pid: process.pid(),
+            bytes: planned_bytes,
+            budget: limits.pause,
+        });
     }
     let mut window = Window { live, allocators, planned: &planned, locks: &locks, room: room(planned_bytes) };
     let mut pauses = Vec::new();
@@ -158,8 +158,7 @@ impl Window<'_> {
             }
             let overlay = Overlay { captured: &capture.memory, live: self.live };
             let again = plan(self.allocators, &overlay, &threads);
-            let new: Vec<AddressRange> =
-                again.iter().flat_map(|range| capture.memory.gaps(*range)).collect();
+            let new: Vec<AddressRange> = again.iter().flat_map(|range| capture.memory.gaps(*range)).collect();
             wanted = present(self.live, &new);
             if wanted.is_empty() {
                 break;

@@ -9,9 +9,7 @@ pub use residency::{Residency, ResidencyError};
 
 use crate::allocator::{Allocator, Overhead, Provenance, WalkOutcome};
 use crate::capture::Capture;
-use crate::snapshot::schema::{
-    self, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary,
-};
+use crate::snapshot::schema::{self, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary};
 use crate::snapshot::{Cell, Inconsistency, Liveness, Snapshot};
 use std::collections::BTreeMap;
 
@@ -45,7 +43,8 @@ impl Walked {
         liveness.sort();
         outcome.complete &= !capture.cut_short;
         let metadata = allocator.metadata(&capture.memory, &capture.thread_pointers());
-        let present = metadata.iter().flat_map(|range| crate::memory::Memory::present(&capture.memory, *range));
+        let present =
+            metadata.iter().flat_map(|range| crate::memory::Memory::present(&capture.memory, *range));
         let merged = heaptap_platform::merge_ranges(present.collect(), 0);
         Self {
             name: allocator.name(),
@@ -74,7 +73,11 @@ impl Walked {
                 runs: cell.runs,
                 run_bytes: cell.run_bytes,
             };
-            shards.entry(*shard).or_insert_with(|| Shard { id: *shard, ..Shard::default() }).classes.push(row);
+            shards
+                .entry(*shard)
+                .or_insert_with(|| Shard { id: *shard, ..Shard::default() })
+                .classes
+                .push(row);
         }
         for (shard, large) in &totals.large {
             let shard = shards.entry(*shard).or_insert_with(|| Shard { id: *shard, ..Shard::default() });
@@ -130,12 +133,15 @@ pub fn snapshot(
 ) -> Result<Snapshot, Inconsistency> {
     let mut missing = capture.lacks.clone();
     if capture.in_motion {
-        missing.push("the allocator held a lock at every attempt to stop the target between its changes".to_owned());
+        missing.push(
+            "the allocator held a lock at every attempt to stop the target between its changes".to_owned(),
+        );
     }
     let summary = Summary {
         schema: SCHEMA.to_owned(),
         target,
-        pause_ms: capture.pauses.iter().map(|pause| pause.stopped_us).fold(0.0, |a: f64, b| a.max(b as f64)) / 1000.0,
+        pause_ms: capture.pauses.iter().map(|pause| pause.stopped_us).fold(0.0, |a: f64, b| a.max(b as f64))
+            / 1000.0,
         stops: u32::try_from(capture.pauses.len()).unwrap_or(u32::MAX),
         taken_at: capture.taken_at,
         allocators: walked.iter().map(Walked::summary).collect(),

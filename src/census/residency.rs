@@ -13,8 +13,18 @@ use std::collections::BTreeMap;
 
 /// Uses of resident memory in the order in which they are shown.
 const KINDS: [&str; 12] = [
-    "live", "cached", "free_in_slabs", "dirty", "muzzy", "retained", "metadata", "stacks", "mapped_files",
-    "shared", "other_anonymous", "unexplained",
+    "live",
+    "cached",
+    "free_in_slabs",
+    "dirty",
+    "muzzy",
+    "retained",
+    "metadata",
+    "stacks",
+    "mapped_files",
+    "shared",
+    "other_anonymous",
+    "unexplained",
 ];
 
 /// The account of resident memory.
@@ -93,7 +103,9 @@ impl Residency {
     ) {
         let mut start = range.start;
         for claim in claims.overlapping(range) {
-            let Some(part) = claim.range.intersection(&AddressRange { start, end: range.end }) else { continue };
+            let Some(part) = claim.range.intersection(&AddressRange { start, end: range.end }) else {
+                continue;
+            };
             self.add(kind, part.start - start);
             match claim.kind {
                 ClaimKind::InUse => in_use.push(part),
@@ -115,17 +127,22 @@ impl Residency {
         for walk in walked {
             let table = &walk.liveness;
             for (index, address) in table.runs.address.iter().enumerate() {
-                let Some(class) = table.runs.class.get(index).and_then(|class| table.run_classes.get(usize::from(*class)))
+                let Some(class) =
+                    table.runs.class.get(index).and_then(|class| table.run_classes.get(usize::from(*class)))
                 else {
                     continue;
                 };
-                live += resident.of_run(*address, class.run_bytes, class.block_bytes, table.runs.words(index));
+                live +=
+                    resident.of_run(*address, class.run_bytes, class.block_bytes, table.runs.words(index));
             }
             for (address, block) in &table.runs.cached {
                 let run = table.runs.address.binary_search(address).ok();
-                let class = run.and_then(|run| table.runs.class.get(run)).and_then(|class| table.run_classes.get(usize::from(*class)));
+                let class = run
+                    .and_then(|run| table.runs.class.get(run))
+                    .and_then(|class| table.run_classes.get(usize::from(*class)));
                 if let Some(class) = class {
-                    cached += resident.overlap(address + u64::from(*block) * class.block_bytes, class.block_bytes);
+                    cached +=
+                        resident.overlap(address + u64::from(*block) * class.block_bytes, class.block_bytes);
                 }
             }
             for block in &table.large.blocks {
@@ -192,7 +209,8 @@ struct Claims {
 
 impl Claims {
     fn of(walked: &[Walked]) -> Self {
-        let mut all: Vec<Claim> = walked.iter().flat_map(|walk| walk.outcome.claims.iter().copied()).collect();
+        let mut all: Vec<Claim> =
+            walked.iter().flat_map(|walk| walk.outcome.claims.iter().copied()).collect();
         all.sort_unstable_by_key(|claim| (claim.range.start, claim.range.end));
         let mut sorted: Vec<Claim> = Vec::with_capacity(all.len());
         for mut claim in all {
@@ -224,7 +242,9 @@ fn kind_of(mapping: &Mapping, stack_pointers: &[u64]) -> &'static str {
     }
     match &mapping.kind {
         MappingKind::Stack => "stacks",
-        MappingKind::File { .. } | MappingKind::Vdso | MappingKind::Vvar | MappingKind::Vsyscall => "mapped_files",
+        MappingKind::File { .. } | MappingKind::Vdso | MappingKind::Vvar | MappingKind::Vsyscall => {
+            "mapped_files"
+        }
         _ if stack_pointers.iter().any(|pointer| mapping.range.contains(*pointer)) => "stacks",
         _ => "other_anonymous",
     }

@@ -25,8 +25,14 @@ pub fn between(observations: &[Observation<'_>], options: &GrowthOptions) -> Res
     };
     let sight = Sight::of(observations, options)?;
     let (first_totals, last_totals) = rayon::join(|| prove(first), || prove(last));
-    let comparison =
-        Comparison { observations, first, last, sight, first_totals: first_totals?, last_totals: last_totals? };
+    let comparison = Comparison {
+        observations,
+        first,
+        last,
+        sight,
+        first_totals: first_totals?,
+        last_totals: last_totals?,
+    };
     let allocators: Vec<&[AllocatorSummary]> =
         observations.iter().map(|moment| moment.summary.allocators.as_slice()).collect();
     let tracks = tracks(&allocators);
@@ -138,7 +144,8 @@ impl Comparison<'_> {
             let blocks = sum.tally.first.blocks.max(sum.tally.last.blocks);
             blocks > 0 || sum.series.iter().any(|&bytes| bytes > 0.0)
         });
-        let rows = sums.iter().map(|(&(shard, size_bytes), sum)| self.row(&track.label, shard, size_bytes, sum));
+        let rows =
+            sums.iter().map(|(&(shard, size_bytes), sum)| self.row(&track.label, shard, size_bytes, sum));
         rows.collect()
     }
 

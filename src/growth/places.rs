@@ -142,7 +142,9 @@ fn stayed_in_runs(first: &Liveness, last: &Liveness) -> BTreeMap<Cell, u64> {
     let tables: Vec<CellTable<u64>> =
         pair.tasks().into_par_iter().map(|(first, last)| pair.stayed(first, last)).collect();
     let mut cells: BTreeMap<Cell, u64> = BTreeMap::new();
-    for (shard, class, blocks) in tables.iter().flat_map(CellTable::iter).filter(|(_, _, blocks)| **blocks > 0) {
+    for (shard, class, blocks) in
+        tables.iter().flat_map(CellTable::iter).filter(|(_, _, blocks)| **blocks > 0)
+    {
         let Some(size_bytes) = pair.classes.get(class).map(|class| class.block_bytes) else { continue };
         *cells.entry(Cell { shard, size_bytes }).or_default() += blocks;
     }
@@ -190,7 +192,8 @@ impl<'a> RunPair<'a> {
                 && let Some(class) = self.same_class(&before, &after)
                 && let Some(blocks) = cells.at(after.shard, class)
             {
-                *blocks += live_bits(before.words.iter().zip(after.words).map(|(before, after)| before & after));
+                *blocks +=
+                    live_bits(before.words.iter().zip(after.words).map(|(before, after)| before & after));
             }
             if order.is_le() {
                 one = firsts.next();

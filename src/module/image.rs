@@ -94,8 +94,10 @@ impl Image {
             .map(|file| {
                 file.sections()
                     .filter(|section| {
-                        matches!(section.kind(), object::SectionKind::ReadOnlyData | object::SectionKind::ReadOnlyString)
-                            && section.size() > 0
+                        matches!(
+                            section.kind(),
+                            object::SectionKind::ReadOnlyData | object::SectionKind::ReadOnlyString
+                        ) && section.size() > 0
                     })
                     .filter_map(|section| Some((section.address(), section.data().ok()?)))
                     .filter(|(address, _)| *address != 0)
@@ -107,9 +109,7 @@ impl Image {
         }
         self.segments()
             .iter()
-            .filter(|segment| {
-                segment.p_type(LittleEndian) == elf::PT_LOAD && !is_writable(segment)
-            })
+            .filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD && !is_writable(segment))
             .filter_map(|segment| {
                 Some((segment.p_vaddr(LittleEndian), segment.data(LittleEndian, self.bytes()).ok()?))
             })
@@ -130,9 +130,8 @@ impl Image {
 
     /// Whether the file carries DWARF.
     pub fn has_debug_info(&self) -> bool {
-        self.parsed().is_some_and(|file| {
-            file.section_by_name(".debug_info").is_some_and(|section| section.size() > 0)
-        })
+        self.parsed()
+            .is_some_and(|file| file.section_by_name(".debug_info").is_some_and(|section| section.size() > 0))
     }
 
     /// Where a file with this one's debug information may lie, the usual places first.

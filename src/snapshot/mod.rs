@@ -70,7 +70,8 @@ pub fn prove(summary: &Summary, liveness: &[Liveness]) -> Result<Vec<Totals>, In
     let proved = summary.allocators.iter().zip(liveness).map(|(allocator, liveness)| {
         let totals = liveness.check().map(|()| liveness.totals());
         let proved = totals.and_then(|totals| totals.reconcile(allocator).map(|()| totals));
-        proved.map_err(|fault| Inconsistency::In { allocator: allocator.name.clone(), fault: Box::new(fault) })
+        proved
+            .map_err(|fault| Inconsistency::In { allocator: allocator.name.clone(), fault: Box::new(fault) })
     });
     proved.collect()
 }

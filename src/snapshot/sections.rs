@@ -92,8 +92,10 @@ impl<'a> AllocatorSections<'a> {
     /// All runs. Their classes tell how much memory they need; the groups are then filled in side by side.
     fn runs(&self, classes: &[RunClass], room: &Room) -> Result<RunTable, SnapshotError> {
         let groups = self.groups(Kind::RunClass)?;
-        let members: Result<Vec<Members>, SnapshotError> =
-            (0..groups).into_par_iter().map(|group| Group::new(*self, group)?.members(classes, room)).collect();
+        let members: Result<Vec<Members>, SnapshotError> = (0..groups)
+            .into_par_iter()
+            .map(|group| Group::new(*self, group)?.members(classes, room))
+            .collect();
         let members = members?;
         let runs = members.iter().map(|group| group.class.len()).sum();
         let mut table = RunTable {
@@ -322,7 +324,9 @@ impl<'a> Group<'a> {
         self.fill(Kind::LargeClass, &mut class, |more| Some(more.cast_unsigned()))?;
         self.fill(Kind::LargeShard, &mut shard, |shard| u32::try_from(shard).ok())?;
         self.fill(Kind::LargeSerial, &mut serial, running_sum())?;
-        self.fill(Kind::LargeCached, &mut cached, |flag| [false, true].get(usize::try_from(flag).ok()?).copied())?;
+        self.fill(Kind::LargeCached, &mut cached, |flag| {
+            [false, true].get(usize::try_from(flag).ok()?).copied()
+        })?;
         let places = address.into_iter().zip(serial).zip(shard).zip(cached);
         let sizes = usable.into_iter().zip(held).zip(class);
         let blocks =

@@ -84,7 +84,9 @@ fn build() -> Result<Vec<JemallocProgram>, ProgramsError> {
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .map(|line| parse(line).ok_or_else(|| ProgramsError::Line { script: script.clone(), line: line.to_owned() }))
+        .map(|line| {
+            parse(line).ok_or_else(|| ProgramsError::Line { script: script.clone(), line: line.to_owned() })
+        })
         .collect()
 }
 

@@ -87,7 +87,8 @@ impl Heap {
         let mut shards: BTreeMap<u32, Shard> = BTreeMap::new();
         for run in &self.runs {
             let (size_bytes, run_bytes) = CLASSES[run.class];
-            let row = rows.entry((run.shard, size_bytes)).or_insert(ClassRow { size_bytes, ..ClassRow::default() });
+            let row =
+                rows.entry((run.shard, size_bytes)).or_insert(ClassRow { size_bytes, ..ClassRow::default() });
             row.runs += 1;
             row.run_bytes += run_bytes;
             for index in 0..run.live.len() {
@@ -99,7 +100,9 @@ impl Heap {
         let mut cached_bytes: u64 = rows.values().map(|row| row.cached_blocks * row.size_bytes).sum();
         for block in &self.large {
             let size_bytes = block.class_bytes;
-            let row = rows.entry((block.shard, size_bytes)).or_insert(ClassRow { size_bytes, ..ClassRow::default() });
+            let row = rows
+                .entry((block.shard, size_bytes))
+                .or_insert(ClassRow { size_bytes, ..ClassRow::default() });
             row.run_bytes += block.held_bytes;
             let shard = shards.entry(block.shard).or_default();
             if block.cached {
@@ -213,13 +216,16 @@ pub fn heap_and_later() -> impl Strategy<Value = (Heap, Heap)> {
 }
 
 fn run() -> impl Strategy<Value = PlainRun> {
-    (0..CLASSES.len(), 0..3_u32, 0..3_u64, 0..4_u8, any::<u64>()).prop_map(|(class, shard, serial, fill, seed)| {
-        let blocks = (CLASSES[class].1 / CLASSES[class].0) as usize;
-        let mut random = Random(seed | 1);
-        let live: Vec<bool> = (0..blocks).map(|_| fill == 0 || (fill > 1 && random.below(3) > 0)).collect();
-        let cached = live.iter().map(|live| !live && random.below(8) == 0).collect();
-        PlainRun { address: 0, class, shard, serial, live, cached }
-    })
+    (0..CLASSES.len(), 0..3_u32, 0..3_u64, 0..4_u8, any::<u64>()).prop_map(
+        |(class, shard, serial, fill, seed)| {
+            let blocks = (CLASSES[class].1 / CLASSES[class].0) as usize;
+            let mut random = Random(seed | 1);
+            let live: Vec<bool> =
+                (0..blocks).map(|_| fill == 0 || (fill > 1 && random.below(3) > 0)).collect();
+            let cached = live.iter().map(|live| !live && random.below(8) == 0).collect();
+            PlainRun { address: 0, class, shard, serial, live, cached }
+        },
+    )
 }
 
 fn large_block() -> impl Strategy<Value = Block> {

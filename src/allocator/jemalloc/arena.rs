@@ -74,12 +74,12 @@ impl Arena {
         let mut blocks: Vec<AddressRange> = Vec::new();
         let mut next = head;
         while next != 0 {
-            let (Ok(len_bytes), Ok(after)) =
-                (memory.read_u64(next), memory.read_u64(next.wrapping_add(8)))
+            let (Ok(len_bytes), Ok(after)) = (memory.read_u64(next), memory.read_u64(next.wrapping_add(8)))
             else {
                 return (blocks, false);
             };
-            let end = next.checked_add(len_bytes).filter(|_| len_bytes <= BASE_BLOCK_BYTES_MAX && len_bytes > 0);
+            let end =
+                next.checked_add(len_bytes).filter(|_| len_bytes <= BASE_BLOCK_BYTES_MAX && len_bytes > 0);
             let Some(end) = end else { return (blocks, false) };
             if blocks.len() >= BASE_BLOCKS_MAX || blocks.iter().any(|known| known.start == next) {
                 return (blocks, false);

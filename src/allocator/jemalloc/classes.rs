@@ -43,7 +43,9 @@ impl SizeClasses {
         }
         // Builds with large pages keep a tree of bitmaps, which makes the elements longer.
         let strides = (BIN_INFO_BYTES_MIN..=BIN_INFO_BYTES_MAX).step_by(8);
-        strides.filter_map(|stride| Self::parse_stride(bytes, stride)).max_by_key(|classes| classes.bins.len())
+        strides
+            .filter_map(|stride| Self::parse_stride(bytes, stride))
+            .max_by_key(|classes| classes.bins.len())
     }
 
     fn parse_stride(bytes: &[u8], stride: usize) -> Option<Self> {

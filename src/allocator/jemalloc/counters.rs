@@ -67,12 +67,7 @@ impl Counted {
 const MOVED_AT_ONCE_MAX: u64 = 200;
 
 /// Compares `counted` with the counters in `memory`.
-pub fn compare(
-    jemalloc: &Jemalloc,
-    memory: &dyn Memory,
-    arenas: &[Arena],
-    counted: &Counted,
-) -> Comparison {
+pub fn compare(jemalloc: &Jemalloc, memory: &dyn Memory, arenas: &[Arena], counted: &Counted) -> Comparison {
     let mut comparison = Comparison::default();
     let (mut own_total, mut walked_total) = (0_u64, 0_u64);
     for arena in arenas {

@@ -49,7 +49,8 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
             Ok(found) => findings.found.push(found),
             Err(why) => findings.refused.push(Refusal {
                 module: module.name(),
-                version: version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string()),
+                version: version
+                    .map_or_else(|| "of unknown version".to_owned(), |version| version.to_string()),
                 why,
             }),
         }
@@ -100,7 +101,9 @@ impl<'a> Candidate<'a> {
         memory: &'a dyn Memory,
     ) -> Result<Self, String> {
         if let Some(version) = version.filter(|version| version.major < 5) {
-            return Err(format!("version {version} keeps chunks and runs; versions from 5.0 on are supported"));
+            return Err(format!(
+                "version {version} keeps chunks and runs; versions from 5.0 on are supported"
+            ));
         }
         let data = Data::read(memory, space, &module.writable);
         let symbols = relevant_symbols(module);
@@ -121,7 +124,14 @@ impl<'a> Candidate<'a> {
         };
         let mut layouts = self.version.map_or_else(
             || {
-                let all = [Layout::development, Layout::v5_3_1, Layout::v5_3_0, Layout::v5_2, Layout::v5_1, Layout::v5_0];
+                let all = [
+                    Layout::development,
+                    Layout::v5_3_1,
+                    Layout::v5_3_0,
+                    Layout::v5_2,
+                    Layout::v5_1,
+                    Layout::v5_0,
+                ];
                 all.iter().map(|layout| layout(build)).collect()
             },
             |version| Layout::candidates(version, build),
@@ -145,7 +155,9 @@ impl<'a> Candidate<'a> {
         for geometry in Geometry::known(self.classes.lg_page()) {
             let roots = match named {
                 Some(tree) => vec![tree.wrapping_add(layout.rtree_root)],
-                None => probe::roots(&self.data, self.space, self.memory, layout, geometry).into_iter().collect(),
+                None => {
+                    probe::roots(&self.data, self.space, self.memory, layout, geometry).into_iter().collect()
+                }
             };
             for root in roots {
                 let tree = Rtree { root, geometry };
@@ -155,7 +167,11 @@ impl<'a> Candidate<'a> {
                 }
                 if proof.checked > 0 {
                     *failure = proof.first_failure.map(|first| {
-                        format!("layout {} with a {} does not fit: {first}", layout.table, geometry.describe())
+                        format!(
+                            "layout {} with a {} does not fit: {first}",
+                            layout.table,
+                            geometry.describe()
+                        )
                     });
                 }
             }
@@ -173,7 +189,9 @@ impl<'a> Candidate<'a> {
         let arenas_array = self
             .symbol("arenas")
             .filter(|array| probe::is_arena_array(self.memory, &fit.layout, *array, &fit.proof.arenas))
-            .or_else(|| probe::arena_array(&self.data, self.space, self.memory, &fit.layout, &fit.proof.arenas));
+            .or_else(|| {
+                probe::arena_array(&self.data, self.space, self.memory, &fit.layout, &fit.proof.arenas)
+            });
         let ring = arenas_array.and_then(|array| {
             let (head, shift) = probe::ring(&self.data, self.space, self.memory, &fit.layout, array)?;
             fit.layout.tcache = fit.layout.tcache.shifted(shift);
@@ -204,7 +222,12 @@ impl<'a> Candidate<'a> {
 fn evidence(fit: &Fit, classes: &SizeClasses, arenas: Option<u64>) -> Vec<String> {
     let how = if fit.by_symbol { "by its symbol" } else { "by its shape" };
     let mut sentences = vec![
-        format!("{} found {how} at {:#x}, {} leaves", fit.tree.geometry.describe(), fit.tree.root, fit.proof.leaves),
+        format!(
+            "{} found {how} at {:#x}, {} leaves",
+            fit.tree.geometry.describe(),
+            fit.tree.root,
+            fit.proof.leaves
+        ),
         format!(
             "{} of {} sampled extents kept every invariant of layout {}",
             fit.proof.kept, fit.proof.checked, fit.layout.table
@@ -253,6 +276,9 @@ fn find_classes(
     let best = in_data.map(|(_, classes)| classes).max_by_key(|classes| classes.bins.len());
     best.or_else(|| {
         let image = module.image.as_ref()?;
-        image.read_only().into_iter().find_map(|(_, bytes)| SizeClasses::find(bytes).map(|(_, classes)| classes))
+        image
+            .read_only()
+            .into_iter()
+            .find_map(|(_, bytes)| SizeClasses::find(bytes).map(|(_, classes)| classes))
     })
 }

@@ -363,7 +363,10 @@ impl Layout {
                 slow_tcache: Some(stacks + 8),
                 slow_stacks: Some(stacks),
                 bins_max,
-                ..before.tcache.thread_data(ThreadData { link, slow: link + 56, slow_bytes: stacks + 16, arena: 144 }, bins_max)
+                ..before.tcache.thread_data(
+                    ThreadData { link, slow: link + 56, slow_bytes: stacks + 16, arena: 144 },
+                    bins_max,
+                )
             },
             ..before
         }
@@ -390,7 +393,10 @@ impl Layout {
                 slow_tcache: Some(stacks + 8),
                 slow_stacks: Some(stacks),
                 bins_max,
-                ..before.tcache.thread_data(ThreadData { link, slow: link + 40, slow_bytes: stacks + 16, arena: 200 }, bins_max)
+                ..before.tcache.thread_data(
+                    ThreadData { link, slow: link + 40, slow_bytes: stacks + 16, arena: 200 },
+                    bins_max,
+                )
             },
             ..before
         }
@@ -415,7 +421,10 @@ impl Layout {
                 slow_stacks: Some(stacks),
                 bins_max,
                 tsd_link: None,
-                ..before.tcache.thread_data(ThreadData { link, slow: link + 16, slow_bytes: stacks + 16, arena: 200 }, bins_max)
+                ..before.tcache.thread_data(
+                    ThreadData { link, slow: link + 16, slow_bytes: stacks + 16, arena: 200 },
+                    bins_max,
+                )
             },
             ..before
         }

@@ -118,14 +118,8 @@ impl Allocator for Jemalloc {
         let pointers: Vec<u64> = threads.iter().map(|thread| thread.thread_pointer).collect();
         let (leaves, _) = self.tree.leaves(memory);
         let arenas = self.arenas(memory);
-        self.thread_offset = probe::thread_offset(
-            memory,
-            &self.layout,
-            &arenas,
-            &leaves,
-            &pointers,
-            THREAD_STORAGE_BYTES,
-        );
+        self.thread_offset =
+            probe::thread_offset(memory, &self.layout, &arenas, &leaves, &pointers, THREAD_STORAGE_BYTES);
         self.evidence.push(match self.thread_offset {
             Some(offset) => format!("each thread's data lies {offset} bytes from its thread pointer"),
             None => "no thread's data was found: blocks in thread caches count as live".to_owned(),
@@ -135,7 +129,9 @@ impl Allocator for Jemalloc {
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
         let (leaves, mut ranges) = self.tree.leaves(memory);
         ranges.extend(leaves.iter().filter_map(|leaf| self.tree.leaf_range(*leaf)));
-        ranges.extend(self.arenas_array.map(|start| AddressRange { start, end: start + arena::ARENAS_MAX * 8 }));
+        ranges.extend(
+            self.arenas_array.map(|start| AddressRange { start, end: start + arena::ARENAS_MAX * 8 }),
+        );
         ranges.extend(self.ring.map(|start| AddressRange { start, end: start + 8 }));
         let arenas = self.arenas(memory);
         for arena in &arenas {

@@ -48,9 +48,8 @@ impl Data {
 
     /// All words that are not zero, with their addresses.
     fn words(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.pieces().flat_map(|(start, bytes)| {
-            (start..).step_by(8).zip(words(bytes)).filter(|(_, word)| *word != 0)
-        })
+        self.pieces()
+            .flat_map(|(start, bytes)| (start..).step_by(8).zip(words(bytes)).filter(|(_, word)| *word != 0))
     }
 
     /// Whether an array of `len_bytes` at `start` lies within one segment.
@@ -132,7 +131,9 @@ fn speaks_of(
             .flatten();
         if let Some(extent) = extent {
             let full = (extent.address & !reach_mask) | (page & reach_mask);
-            if extent.holds(full, geometry.page_bytes()) && answer.is_none_or(|answer| answer == full & !reach_mask) {
+            if extent.holds(full, geometry.page_bytes())
+                && answer.is_none_or(|answer| answer == full & !reach_mask)
+            {
                 answer = Some(full & !reach_mask);
                 agreed += 1;
             }
@@ -207,7 +208,8 @@ pub fn ring(
         let tcache = layout.tcache.shifted(shift);
         let fits = |tsd: u64| {
             let arena = memory.read_u64(tsd.wrapping_add(tcache.tsd_arena));
-            arena.is_ok_and(|arena| arenas.contains(&arena)) && closes(memory, tsd, link.wrapping_add_signed(shift)).is_some()
+            arena.is_ok_and(|arena| arenas.contains(&arena))
+                && closes(memory, tsd, link.wrapping_add_signed(shift)).is_some()
         };
         pointers.iter().find(|(_, word)| fits(*word)).map(|(at, _)| (*at, shift))
     })
@@ -243,9 +245,9 @@ pub fn arena_base(
         .filter(|word| word % 64 == 0 && *word != base && space.holds_records(*word))
         .collect();
     let has_base = |offset: u64| {
-        candidates.iter().any(|arena| {
-            memory.read_u64(arena.wrapping_add(offset)).is_ok_and(|word| word == base)
-        })
+        candidates
+            .iter()
+            .any(|arena| memory.read_u64(arena.wrapping_add(offset)).is_ok_and(|word| word == base))
     };
     if base == 0 || has_base(layout.arena_base) {
         return None;
@@ -256,9 +258,10 @@ pub fn arena_base(
         offsets.extend(words(&bytes).zip(0_u64..).filter(|(word, _)| *word == base).map(|(_, at)| at * 8));
     }
     // Parts of an arena point to its base too; the arena's own pointer comes last.
-    offsets.into_iter().rev().find(|offset| {
-        arena_array(data, space, memory, &layout.with_arena_base(*offset), seen).is_some()
-    })
+    offsets
+        .into_iter()
+        .rev()
+        .find(|offset| arena_array(data, space, memory, &layout.with_arena_base(*offset), seen).is_some())
 }
 
 /// The distance from a thread's pointer to its data, the same in all threads: where two neighbouring words

@@ -163,7 +163,11 @@ fn check_large(
     };
     // Small blocks that the profiler sampled have an extent of their own.
     if extent.szind < classes.nbins() {
-        return if extent.size_bytes >= class { Ok(()) } else { Err("a sampled block larger than its extent") };
+        return if extent.size_bytes >= class {
+            Ok(())
+        } else {
+            Err("a sampled block larger than its extent")
+        };
     }
     let exact = extent.size_bytes == class || extent.size_bytes == class.wrapping_add(page_bytes);
     let between = layout.large_unrounded && extent.size_bytes <= class.wrapping_add(page_bytes);

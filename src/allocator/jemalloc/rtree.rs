@@ -261,7 +261,8 @@ fn children(memory: &dyn Memory, node: Leaf, level: Level) -> Vec<Leaf> {
     let Some(whole) = range(node.address, 8 << level.bits) else { return Vec::new() };
     let mut found = Vec::new();
     for present in memory.present(whole) {
-        let Ok(bytes) = memory.read_vec(present.start, usize::try_from(present.len_bytes()).unwrap_or(0)) else {
+        let Ok(bytes) = memory.read_vec(present.start, usize::try_from(present.len_bytes()).unwrap_or(0))
+        else {
             continue;
         };
         let first = (present.start - whole.start) / 8;

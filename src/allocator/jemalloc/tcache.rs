@@ -283,7 +283,10 @@ impl Gather<'_> {
         let cached_bytes = u64::from(empty.wrapping_sub(low));
         let room_bytes = u64::from(empty.wrapping_sub(full));
         let end = head.wrapping_add(cached_bytes);
-        if cached_bytes > room_bytes || cached_bytes % 8 != 0 || (self.places.layout.tcache.slow_nbins.is_none() && end <= *last_end) {
+        if cached_bytes > room_bytes
+            || cached_bytes % 8 != 0
+            || (self.places.layout.tcache.slow_nbins.is_none() && end <= *last_end)
+        {
             return false;
         }
         *last_end = end;

@@ -29,7 +29,8 @@ fn parse(text: &str) -> Option<Version> {
     let start = release.rfind(|char: char| !char.is_ascii_digit() && char != '.').map_or(0, |at| at + 1);
     let mut numbers = release.get(start..)?.split('.');
     let mut number = || numbers.next()?.parse::<u16>().ok();
-    let version = Version { major: number()?, minor: number()?, patch: number()?, commits: commits.parse().ok()? };
+    let version =
+        Version { major: number()?, minor: number()?, patch: number()?, commits: commits.parse().ok()? };
     (numbers.next().is_none() && (2..=9).contains(&version.major)).then_some(version)
 }
 

@@ -7,9 +7,7 @@ use super::extent::{ACTIVE, Bitmap, DIRTY, Extent, MUZZY, RETAINED};
 use super::proof;
 use super::rtree::Element;
 use super::tcache::{CachedBlock, Caches, Source};
-use crate::allocator::{
-    Anomalies, Block, Claim, ClaimKind, Overhead, Run, Sink, ThreadPointer, WalkOutcome,
-};
+use crate::allocator::{Anomalies, Block, Claim, ClaimKind, Overhead, Run, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
 use std::ops::ControlFlow;
