@@ -1,0 +1,127 @@
+//! Is the walk exact? Every cell against jemalloc's own statistics, every block against the program's own table.
+//!
+//! The programs write both down themselves and share no code with heaptap. Each is at rest while it is looked at.
+
+mod ledger;
+
+use heaptap::allocator::Provenance;
+use heaptap::snapshot::Snapshot;
+use heaptap::snapshot::schema::ClassRow;
+use heaptap::target::{Options, Target};
+use heaptap_test_programs::{LEDGER, LEDGER_JEMALLOC, LEDGER_STATIC, Language, jemalloc_programs};
+use ledger::{Ledger, Statistics};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Debian's package, stripped; `.ci/run` installs it.
+const DEBIAN_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+
+fn snapshot(ledger: &Ledger) -> Snapshot {
+    let target = Target::open(&ledger.pid().to_string()).expect("the ledger runs");
+    // Other work on a busy machine may make a pause long; it is not what is asked here.
+    let options = Options { pause_budget: std::time::Duration::from_secs(10), ..Options::default() };
+    target.snapshot(&options).expect("its heap can be read")
+}
+
+/// What the allocator calls in use.
+fn in_use(row: Option<&ClassRow>) -> u64 {
+    row.map_or(0, |row| row.live_blocks + row.cached_blocks + row.overhead_blocks)
+}
+
+/// Compares all cells; returns how many there were.
+fn assert_cells_equal(name: &str, snapshot: &Snapshot, statistics: &Statistics) -> usize {
+    let allocator = &snapshot.summary.allocators[0];
+    let mut cells = 0;
+    for (arena, size, blocks) in statistics.cells() {
+        let shard = allocator.shards.iter().find(|shard| shard.id == arena);
+        let row = shard.and_then(|shard| shard.classes.iter().find(|row| row.size_bytes == size));
+        assert_eq!(in_use(row), blocks, "{name}: arena {arena}, size class {size}");
+        cells += 1;
+    }
+    for (arena, size, slabs) in statistics.slabs() {
+        let shard = allocator.shards.iter().find(|shard| shard.id == arena);
+        let row = shard.and_then(|shard| shard.classes.iter().find(|row| row.size_bytes == size));
+        assert_eq!(row.map_or(0, |row| row.runs), slabs, "{name}: slabs of arena {arena}, size class {size}");
+    }
+    let all = allocator.live_bytes + allocator.cached_bytes + allocator.overhead_bytes;
+    assert_eq!(Some(all), statistics.value("stats.allocated"), "{name}: bytes allocated");
+    cells
+}
+
+/// Compares the live blocks with the program's own table, address by address.
+fn assert_blocks_equal(name: &str, snapshot: &Snapshot, table: &BTreeSet<u64>) {
+    let liveness = &snapshot.liveness[0];
+    let mut live = BTreeSet::new();
+    for (index, address) in liveness.runs.address.iter().enumerate() {
+        let class = liveness.run_classes[usize::from(liveness.runs.class[index])];
+        for (word, bits) in (0_u64..).zip(liveness.runs.words(index)) {
+            let set = (0..64).filter(|bit| bits & (1 << bit) != 0);
+            live.extend(set.map(|bit| address + (word * 64 + bit) * class.block_bytes));
+        }
+    }
+    live.extend(liveness.large.blocks.iter().filter(|block| !block.cached).map(|block| block.address));
+    let missing: Vec<_> = table.difference(&live).collect();
+    let extra: Vec<_> = live.difference(table).collect();
+    assert!(missing.is_empty(), "{name}: {} blocks of the program missing: {missing:x?}", missing.len());
+    assert!(extra.is_empty(), "{name}: {} blocks that the program does not know: {extra:x?}", extra.len());
+}
+
+fn assert_exact(name: &str, mut ledger: Ledger, statistics_kept: bool) -> Provenance {
+    let table = ledger.table();
+    let statistics = ledger.statistics();
+    let snapshot = snapshot(&ledger);
+    let allocator = &snapshot.summary.allocators[0];
+    assert!(allocator.complete, "{name}: {:?}", allocator.anomalies);
+    assert!(allocator.verified, "{name}: {:?}", allocator.anomalies);
+    assert_blocks_equal(name, &snapshot, &table);
+    if statistics_kept {
+        let cells = assert_cells_equal(name, &snapshot, &statistics);
+        assert!(cells > 200, "{name}: only {cells} cells were compared");
+        assert_eq!(allocator.cells_compared, cells as u64, "{name}: heaptap compares the same cells itself");
+    }
+    allocator.provenance
+}
+
+#[test]
+fn debians_stripped_library() {
+    assert!(Path::new(DEBIAN_LIBRARY).exists(), "install libjemalloc2: .ci/run does");
+    let ledger = Ledger::preloaded(LEDGER, DEBIAN_LIBRARY, "");
+    assert_eq!(assert_exact("libjemalloc2", ledger, true), Provenance::Probed);
+}
+
+#[test]
+fn debians_library_in_many_configurations() {
+    for configuration in [
+        "percpu_arena:percpu",
+        "tcache:false",
+        "narenas:1,dirty_decay_ms:0",
+        "bin_shards:8-160:16|161-1024:4",
+        "hpa:true",
+        "cache_oblivious:false",
+        "dirty_decay_ms:-1,muzzy_decay_ms:-1",
+        "retain:false",
+        "lg_tcache_max:12",
+    ] {
+        assert_exact(configuration, Ledger::preloaded(LEDGER, DEBIAN_LIBRARY, configuration), true);
+    }
+}
+
+#[test]
+fn linked_into_the_program() {
+    for (name, path) in [("dynamic", LEDGER_JEMALLOC), ("static", LEDGER_STATIC)] {
+        let path = path.expect("built wherever jemalloc is not the C library's own");
+        assert_exact(name, Ledger::start(path), true);
+    }
+}
+
+#[test]
+fn every_version_that_a_package_brings() {
+    let programs = jemalloc_programs().expect("test-programs/build works");
+    assert!(programs.len() >= 10, "{} programs", programs.len());
+    for program in programs.iter().filter(|program| program.language == Language::C && !program.prefixed) {
+        for path in [&program.executable, &program.stripped] {
+            let name = path.display().to_string();
+            assert_exact(&name, Ledger::start(&name), program.statistics);
+        }
+    }
+}

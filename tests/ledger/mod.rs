@@ -1,0 +1,124 @@
+//! A ledger that runs: asked for its table and for its allocator's statistics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A test program at rest; ended when dropped.
+pub struct Ledger {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    file: PathBuf,
+}
+
+/// What jemalloc says of itself, by the names of mallctl.
+pub struct Statistics {
+    values: BTreeMap<String, String>,
+}
+
+impl Ledger {
+    /// Starts the program at `path`.
+    pub fn start(path: &str) -> Self {
+        Self::spawn(Command::new(path))
+    }
+
+    /// Starts it with `library` preloaded and configured.
+    pub fn preloaded(path: &str, library: &str, configuration: &str) -> Self {
+        let mut command = Command::new(path);
+        command.env("LD_PRELOAD", library).env("MALLOC_CONF", configuration);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the ledger starts");
+        let commands = child.stdin.take().expect("piped");
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("heaptap-ledger-{}-{number}", std::process::id()));
+        let mut ledger = Self { child, commands, answers, file };
+        let ready = ledger.answer();
+        assert!(ready.starts_with("ready"), "{ready}");
+        ledger
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the ledger answers");
+        line
+    }
+
+    /// Gives a command and waits for its answer.
+    pub fn command(&mut self, command: &str) -> String {
+        writeln!(self.commands, "{command}").expect("the ledger listens");
+        let answer = self.answer();
+        assert!(answer.starts_with("ok"), "{command}: {answer}");
+        answer
+    }
+
+    fn file_after(&mut self, command: &str) -> String {
+        let path = self.file.display().to_string();
+        self.command(&format!("{command} {path}"));
+        std::fs::read_to_string(&self.file).expect("the ledger wrote it")
+    }
+
+    /// Addresses of all blocks that the program has.
+    pub fn table(&mut self) -> BTreeSet<u64> {
+        let text = self.file_after("table");
+        let address = |line: &str| u64::from_str_radix(line.strip_prefix("0x")?.split(' ').next()?, 16).ok();
+        text.lines().filter_map(address).collect()
+    }
+
+    /// What jemalloc says of itself.
+    pub fn statistics(&mut self) -> Statistics {
+        let text = self.file_after("stats");
+        let pair = |line: &str| line.split_once(' ').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Statistics { values: text.lines().filter_map(pair).collect() }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+impl Statistics {
+    /// A number.
+    pub fn value(&self, key: &str) -> Option<u64> {
+        self.values.get(key)?.parse().ok()
+    }
+
+    /// Every arena and size class: blocks in use by jemalloc's own count.
+    pub fn cells(&self) -> Vec<(u32, u64, u64)> {
+        let mut cells = self.table("bins", "arenas.bin", "curregs");
+        cells.extend(self.table("lextents", "arenas.lextent", "curlextents"));
+        cells
+    }
+
+    /// Every arena and small size class: slabs.
+    pub fn slabs(&self) -> Vec<(u32, u64, u64)> {
+        self.table("bins", "arenas.bin", "curslabs")
+    }
+
+    fn table(&self, group: &str, classes: &str, field: &str) -> Vec<(u32, u64, u64)> {
+        let cell = |(key, value): (&String, &String)| {
+            let (arena, rest) = key.strip_prefix("stats.arenas.")?.split_once('.')?;
+            let (index, name) = rest.strip_prefix(group)?.strip_prefix('.')?.split_once('.')?;
+            let size = self.value(&format!("{classes}.{index}.size"))?;
+            (name == field).then_some((arena.parse().ok()?, size, value.parse().ok()?))
+        };
+        self.values.iter().filter_map(cell).collect()
+    }
+}
