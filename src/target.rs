@@ -186,6 +186,11 @@ impl Target {
         self.process.pid()
     }
 
+    /// Whether it still runs what it ran when it was opened: false once it has ended or executed a program.
+    pub fn is_current(&self) -> bool {
+        self.process.check_same().is_ok()
+    }
+
     /// Stops the target for as short as possible and sums up its heap.
     pub fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
         let prepared = self.prepare()?;

@@ -2,6 +2,8 @@
 //!
 //! Moments are snapshot files made by hand; live processes are for the tests of what is read from them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod handmade;
 
 use heaptap::snapshot::{self, Overwrite, Snapshot};

@@ -1,5 +1,7 @@
 //! What `--help`, the manual pages and the completions say.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use clap::Command;
 
 fn help(path: &[&str]) -> String {

@@ -1,5 +1,7 @@
 //! Text reports of moments made by hand, at a fixed width.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod handmade;
 
 use handmade::{doubtful, snapshot};

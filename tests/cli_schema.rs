@@ -1,5 +1,7 @@
 //! The JSON that is printed and `docs/report-format.md` say the same, field by field.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod handmade;
 
 use heaptap::allocator::Anomaly;

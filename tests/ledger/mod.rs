@@ -21,19 +21,24 @@ pub struct Statistics {
 
 impl Ledger {
     /// Starts the program at `path`.
-    pub fn start(path: &str) -> Self {
-        Self::spawn(Command::new(path))
+    pub fn start(path: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(path);
+        command.args(arguments);
+        Self::spawn(command)
     }
 
     /// Starts it with `library` preloaded and configured.
-    pub fn preloaded(path: &str, library: &str, configuration: &str) -> Self {
+    pub fn preloaded(path: &str, library: &str, configuration: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
+        command.args(arguments);
         command.env("LD_PRELOAD", library).env("MALLOC_CONF", configuration);
         Self::spawn(command)
     }
 
     fn spawn(mut command: Command) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        // cargo sets it; the loader allocates a block for each folder in it, which no program knows of.
+        command.env_remove("LD_LIBRARY_PATH");
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the ledger starts");
         let commands = child.stdin.take().expect("piped");

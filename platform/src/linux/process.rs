@@ -81,6 +81,7 @@ impl Process {
             pidfd: system_call::pidfd_open(pid).ok(),
             memory_file: Arc::new(memory_file),
         };
+        process.auxiliary_vector()?;
         process.check_same()?;
         Ok(process)
     }
@@ -193,9 +194,18 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`ProcessError::Gone`], [`ProcessError::PermissionDenied`] or an error of the system.
+    /// [`ProcessError::Replaced`] in the middle of executing a program; [`ProcessError::Gone`],
+    /// [`ProcessError::PermissionDenied`] or an error of the system.
     pub fn auxiliary_vector(&self) -> Result<Vec<(u64, u64)>, ProcessError> {
-        Ok(auxiliary_vector::parse_auxiliary_vector(&self.read_of_living_thread("auxv")?))
+        let pairs = auxiliary_vector::parse_auxiliary_vector(&self.read_of_living_thread("auxv")?);
+        // The kernel fills it in last when it sets up the address space of a new program.
+        if pairs.is_empty() {
+            return Err(ProcessError::Replaced {
+                pid: self.pid,
+                change: "it begins to execute another program",
+            });
+        }
+        Ok(pairs)
     }
 
     /// Its memory, for reading.

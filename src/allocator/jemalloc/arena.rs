@@ -5,7 +5,7 @@ use super::layout::{BinPlaces, Layout};
 use crate::memory::{Memory, MemoryExt, words};
 use heaptap_platform::AddressRange;
 
-/// Slots of the static array of arenas (`MALLOCX_ARENA_LIMIT`, arena_types.h).
+/// Slots of the static array of arenas (`MALLOCX_ARENA_LIMIT`, `arena_types.h`).
 pub const ARENAS_MAX: u64 = 4095;
 
 /// Most blocks of one base that are followed: each is at least twice as large as those before until 2 GiB.

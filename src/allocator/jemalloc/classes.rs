@@ -1,7 +1,7 @@
 //! Size classes: read from the target's own table of bins, continued by rule for large sizes.
 //!
 //! Small classes depend on how jemalloc was configured and are never assumed. Large ones follow from the
-//! largest small one: four to each doubling (sc.h and size_classes.sh, all of 5.x).
+//! largest small one: four to each doubling (sc.h and `size_classes.sh`, all of 5.x).
 
 use super::layout::{BIN_INFO_BYTES_MAX, BIN_INFO_BYTES_MIN};
 use crate::allocator::RunClass;
@@ -132,9 +132,9 @@ fn parse_bin(element: &[u8]) -> Option<Bin> {
         n_shards: u32_at(element, 20)?,
     };
     let plausible = bin.reg_bytes >= 8
-        && bin.reg_bytes % 8 == 0
+        && bin.reg_bytes.is_multiple_of(8)
         && bin.slab_bytes >= 4096
-        && bin.slab_bytes % 4096 == 0
+        && bin.slab_bytes.is_multiple_of(4096)
         && bin.slab_bytes < 1 << 30
         && u64::from(bin.nregs) == bin.slab_bytes / bin.reg_bytes
         && bin.n_shards <= 64;

@@ -1,8 +1,8 @@
 //! Layouts: where the few fields that a walk reads lie in one build of jemalloc.
 //!
 //! Offsets are in bytes, for 64-bit builds. They were read from the DWARF of builds of the tagged sources of
-//! jemalloc (include/jemalloc/internal: extent_structs.h and edata.h, arena_structs_b.h and arena.h, bin.h,
-//! base_structs.h, rtree.h, cache_bin.h, tcache_structs.h, tsd.h). There is one table for each *change* of
+//! jemalloc (include/jemalloc/internal: `extent_structs.h` and edata.h, `arena_structs_b.h` and arena.h, bin.h,
+//! `base_structs.h`, rtree.h, `cache_bin.h`, `tcache_structs.h`, tsd.h). There is one table for each *change* of
 //! layout. Version numbers are compared here and in `identify.rs` only.
 //!
 //! A layout is a claim. Nothing here decides whether it fits the target: `proof.rs` does.
@@ -178,16 +178,16 @@ pub struct Layout {
     pub tcache: TcacheLayout,
 }
 
-/// Bytes of an element of `bin_infos` (bin_info.h): its first four fields never changed in 5.x, what follows
+/// Bytes of an element of `bin_infos` (`bin_info.h)`: its first four fields never changed in 5.x, what follows
 /// depends on how many regions a slab can have.
 pub const BIN_INFO_BYTES_MIN: usize = 40;
 /// The same with a tree of bitmaps of the greatest height.
 pub const BIN_INFO_BYTES_MAX: usize = 120;
 
-/// Bytes of a cache bin (cache_bin.h, tcache_structs.h; unchanged in all of 5.x).
+/// Bytes of a cache bin (`cache_bin.h`, `tcache_structs.h`; unchanged in all of 5.x).
 pub const CACHE_BIN_BYTES: u64 = 24;
 
-/// Bytes of a thread's cache of radix tree leaves: 16 and 8 entries of a key and a leaf (rtree_tsd.h).
+/// Bytes of a thread's cache of radix tree leaves: 16 and 8 entries of a key and a leaf (`rtree_tsd.h`).
 pub const RTREE_CTX_BYTES: u64 = 384;
 
 /// What a table depends on besides the version.

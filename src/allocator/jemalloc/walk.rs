@@ -148,7 +148,7 @@ impl Walk<'_> {
         for (block, met) in self.cached.iter_mut().skip(first).take_while(|(block, _)| block.address < end) {
             let offset = block.address - extent.address;
             let index = usize::try_from(offset / bin.reg_bytes).unwrap_or(usize::MAX);
-            if offset % bin.reg_bytes != 0 || block.szind != extent.szind {
+            if !offset.is_multiple_of(bin.reg_bytes) || block.szind != extent.szind {
                 self.anomalies.add(block.address, "a cached block does not fit the slab that it lies in");
             } else if self.bitmap.take(index) {
                 *met = true;

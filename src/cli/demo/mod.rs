@@ -122,11 +122,11 @@ fn report(setting: &Setting, out: &mut dyn Write, growth: &Growth, taken: &[Take
     match class_of(growth, block_bytes) {
         Some(row) => writeln!(
             out,
-            "heaptap found {} blocks of {} more, those that are in use at the moment among them",
+            "heaptap, from outside: {} blocks of {}, those that were in use at a moment among them",
             delta_count(row.delta_blocks),
             size_class(row.size_bytes, setting.page.sizes),
         ),
-        None => writeln!(out, "heaptap found no blocks of that size"),
+        None => writeln!(out, "heaptap, from outside: no blocks of that size"),
     }
 }
 

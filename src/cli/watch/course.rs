@@ -1,12 +1,13 @@
 //! The course of a watch: its first and last moment whole, summaries of some between, and what it cost.
 
 use super::series;
+use super::watched::Seen;
 use crate::cli::args::Sort;
 use crate::cli::comparison::{Comparison, sort_rows};
 use crate::cli::failure::Failure;
 use crate::growth::{Growth, Observation};
-use crate::report::heading;
 use crate::report::watch::{Board, Ending, Key, Recent};
+use crate::report::{Page, doubt, heading};
 use crate::snapshot::schema::Target;
 use crate::snapshot::{Snapshot, Summary};
 use std::collections::BTreeMap;
@@ -84,14 +85,10 @@ impl Course {
     ///
     /// # Errors
     /// The process is another one than before, or its moments cannot be compared.
-    pub(super) fn add(
-        &mut self,
-        snapshot: Snapshot,
-        doubts: Vec<String>,
-        is_whole: bool,
-    ) -> Result<Option<String>, Failure> {
+    pub(super) fn add(&mut self, seen: Seen, page: &Page) -> Result<Option<String>, Failure> {
+        let Seen { snapshot, is_anew } = seen;
         let news = match &self.first {
-            Some(first) => executed(&self.source, &first.summary.target, &snapshot.summary.target)?,
+            Some(first) => executed(&self.source, &first.summary.target, &snapshot.summary.target, is_anew)?,
             None => None,
         };
         if news.is_some() {
@@ -99,7 +96,7 @@ impl Course {
             self.last = None;
             self.between = Between::default();
         }
-        self.count(&snapshot.summary, doubts, is_whole);
+        self.count(&snapshot.summary, page);
         let Some(first) = &self.first else {
             self.board.since_first = None;
             self.board.since_last_bytes = 0;
@@ -163,8 +160,8 @@ impl Course {
         recent
     }
 
-    fn count(&mut self, summary: &Summary, doubts: Vec<String>, is_whole: bool) {
-        self.is_whole &= is_whole;
+    fn count(&mut self, summary: &Summary, page: &Page) {
+        self.is_whole &= !doubt::is_partial(summary);
         self.ending.moments += 1;
         self.ending.pause_ms_max = self.ending.pause_ms_max.max(summary.pause_ms);
         self.board.program = heading::program(&summary.target);
@@ -175,25 +172,26 @@ impl Course {
             summary.allocators.iter().fold(0, |sum: u64, allocator| sum.saturating_add(allocator.live_bytes));
         self.board.resident_bytes = summary.resident_bytes;
         self.board.pause_ms = summary.pause_ms;
-        self.board.doubts = doubts;
+        self.board.doubts = doubt::of_summary(summary, page);
     }
 }
 
-/// A sentence if the process executes another program than at the first moment.
+/// A sentence if the process executes another program than at the first moment, or the same one anew.
 ///
 /// The name of the executable is asked only where build ids are not known: it changes also when the file is
 /// moved or deleted under the running process.
-fn executed(source: &str, first: &Target, now: &Target) -> Result<Option<String>, Failure> {
+fn executed(source: &str, first: &Target, now: &Target, is_anew: bool) -> Result<Option<String>, Failure> {
     if first.start_ticks != now.start_ticks || first.boot_id != now.boot_id {
         return Err(Failure::Reused { source_name: source.to_owned() });
     }
     let file = |target: &Target| target.exe.trim_end_matches(" (deleted)").to_owned();
-    let is_same = match (&first.build_id, &now.build_id) {
-        (Some(first), Some(now)) => first == now,
-        _ => file(first) == file(now),
+    let is_other = match (&first.build_id, &now.build_id) {
+        (Some(first), Some(now)) => first != now,
+        _ => file(first) != file(now),
     };
     let program = heading::program(now);
-    Ok((!is_same).then(|| format!("process {source} executed {program}: growth is counted anew from here")))
+    Ok((is_anew || is_other)
+        .then(|| format!("process {source} executed {program}: growth is counted anew from here")))
 }
 
 /// Summaries of moments between the first and the last.
@@ -251,10 +249,18 @@ mod tests {
             ..Target::default()
         };
         let server = target("/srv/ads", Some("aa"), 7);
-        assert_eq!(executed("1", &server, &target("/srv/ads (deleted)", Some("aa"), 7)).unwrap(), None);
-        assert_eq!(executed("1", &target("/a", None, 7), &target("/a (deleted)", None, 7)).unwrap(), None);
-        let news = executed("1", &server, &target("/bin/sh", Some("bb"), 7)).unwrap();
+        assert_eq!(
+            executed("1", &server, &target("/srv/ads (deleted)", Some("aa"), 7), false).unwrap(),
+            None
+        );
+        assert_eq!(
+            executed("1", &target("/a", None, 7), &target("/a (deleted)", None, 7), false).unwrap(),
+            None
+        );
+        let news = executed("1", &server, &target("/bin/sh", Some("bb"), 7), false).unwrap();
         assert_eq!(news.unwrap(), "process 1 executed sh: growth is counted anew from here");
-        assert!(executed("1", &server, &target("/srv/ads", Some("aa"), 8)).is_err());
+        let news = executed("1", &server, &server, true).unwrap();
+        assert_eq!(news.unwrap(), "process 1 executed ads: growth is counted anew from here");
+        assert!(executed("1", &server, &target("/srv/ads", Some("aa"), 8), true).is_err());
     }
 }

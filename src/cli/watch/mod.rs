@@ -3,6 +3,7 @@
 mod course;
 mod series;
 mod view;
+mod watched;
 
 use super::args::By;
 use super::comparison::Comparison;
@@ -11,13 +12,13 @@ use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::setting::Setting;
 use super::{duration, moment};
-use crate::report::doubt;
 use crate::report::watch::{self, Ending};
 use clap::Args;
 use course::Course;
 use std::io::Write;
 use std::time::{Duration, Instant};
 use view::View;
+use watched::Watched;
 
 /// Show what grows in a process, again and again
 ///
@@ -99,13 +100,12 @@ impl WatchArgs {
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
         let begun = Instant::now();
+        let mut watched = Watched::new(self.target.clone());
         let quiet = Setting { is_quiet: view.is_screen(), ..*setting };
         for tick in 1_u64.. {
-            match moment::take(&self.target, &quiet) {
-                Ok(snapshot) => {
-                    let doubts = doubt::of_summary(&snapshot.summary, &setting.page);
-                    let is_whole = !doubt::is_partial(&snapshot.summary);
-                    if let Some(news) = course.add(snapshot, doubts, is_whole)? {
+            match watched.take(&quiet) {
+                Ok(seen) => {
+                    if let Some(news) = course.add(seen, &setting.page)? {
                         view.tell(out, &news)?;
                     }
                     view.show(out, course)?;
