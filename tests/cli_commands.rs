@@ -132,7 +132,6 @@ fn errors_name_the_cause_and_the_next_step() {
         &["watch", "1", "--every", "10"],
         &["watch", "1", "--count", "0"],
         &["snap", "1", "--top", "0"],
-        &["generate", "man", "nothing"],
         &["trace", "1"],
     ] {
         let output = moments.run(words);
@@ -243,6 +242,17 @@ fn completions_know_every_command() {
             assert!(text.contains(name), "{shell} does not know {name}");
         }
     }
+}
+
+#[test]
+fn a_page_that_is_not_there_is_named() {
+    let output = Moments::new("page").run(&["generate", "man", "nothing"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        errors.starts_with("error: there is no command `nothing`\nhint: the commands are info, snap,"),
+        "{errors}"
+    );
 }
 
 #[test]

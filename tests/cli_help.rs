@@ -14,16 +14,16 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn manual_of_every_command() {
-    for path in [&[][..], &["info"], &["snap"], &["diff"], &["watch"], &["generate"], &["generate", "man"]] {
-        let name = if path.is_empty() { "heaptap".to_owned() } else { path.join("_") };
-        insta::assert_snapshot!(format!("help_{name}"), help(path));
+    for path in [&["info"][..], &["snap"], &["diff"], &["watch"], &["generate"], &["generate", "man"]] {
+        insta::assert_snapshot!(format!("help_{}", path.join("_")), help(path));
     }
 }
 
 #[test]
 #[cfg(feature = "demo")]
-fn manual_of_the_demo() {
+fn manual_of_the_whole_with_the_demo() {
     insta::assert_snapshot!("help_demo", help(&["demo"]));
+    insta::assert_snapshot!("help_heaptap", help(&[]));
 }
 
 #[test]
