@@ -293,7 +293,7 @@ fn claims_that_the_file_cannot_hold_are_refused() {
 fn contents_that_no_writer_writes_are_refused() {
     let (_, bytes) = sample();
     let refused = |kind: u8, change: fn(&mut Vec<u8>), says: &str| {
-        let error = read(&forge(&bytes, section_of(&bytes, kind), change)).err().expect(says);
+        let error = read(&forge(&bytes, section_of(&bytes, kind), change)).expect_err(says);
         let SnapshotError::Corrupt { what, .. } = &error else { panic!("{error}") };
         assert!(what.contains(says), "{what}");
     };
@@ -303,12 +303,12 @@ fn contents_that_no_writer_writes_are_refused() {
     refused(16, |class| class[1] = 0x7e, "RunClass");
     refused(17, |gaps| drop(gaps.splice(gaps.len() - 1.., [0xff, 0x7f])), "address");
     refused(17, |gaps| gaps.push(0), "RunAddress");
-    refused(18, |serials| drop(serials.pop()), "RunSerial");
+    refused(18, |serials| serials.truncate(serials.len() - 1), "RunSerial");
     refused(20, |states| states[0] = 3, "RunState");
     refused(20, |states| states.push(0), "RunState");
     refused(21, |words| words.truncate(8), "RunState");
     refused(21, |words| words.extend([0; 8]), "RunState");
-    refused(33, |usable| drop(usable.pop()), "LargeUsable");
+    refused(33, |usable| usable.truncate(usable.len() - 1), "LargeUsable");
     refused(38, |cached| *cached.last_mut().unwrap() = 4, "LargeCached");
 }
 
