@@ -50,7 +50,9 @@ impl Process {
         if flags.contains(StatFlags::PF_KTHREAD) {
             return Err(ProcessError::KernelThread { pid, name: status.name });
         }
-        let tid = living_thread(pid, stat.state, &status)?;
+        let Some(tid) = find_living_thread(pid) else {
+            return Err(ProcessError::Zombie { pid, name: status.name, parent_pid: status.ppid });
+        };
         if status.tracerpid != 0 {
             let tracer_name = access::tracer_name(status.tracerpid);
             return Err(ProcessError::AlreadyTraced {
@@ -273,9 +275,7 @@ impl Process {
     /// `/proc/PID/task/TID/NAME` of a thread that still has the address space: the first thread may have ended before others.
     pub(super) fn living_thread_path(&self, name: &str) -> Result<PathBuf, ProcessError> {
         let pid = self.pid;
-        let stat = proc_file::stat(pid).map_err(|source| proc_file::error(pid, "stat", source))?;
-        let tid =
-            if stat.state == 'Z' { find_living_thread(pid).ok_or(ProcessError::Gone { pid })? } else { pid };
+        let tid = find_living_thread(pid).ok_or(ProcessError::Gone { pid })?;
         Ok(proc_file::path(pid, &format!("task/{tid}/{name}")))
     }
 
@@ -316,23 +316,19 @@ fn find(pid: i32) -> Result<Status, ProcessError> {
     Ok(status)
 }
 
-/// A thread of the process that has not ended: the first one, or another where that has ended before them.
-fn living_thread(pid: i32, state: char, status: &Status) -> Result<i32, ProcessError> {
-    if !matches!(state, 'Z' | 'X') {
-        return Ok(pid);
-    }
-    find_living_thread(pid).ok_or_else(|| ProcessError::Zombie {
-        pid,
-        name: status.name.clone(),
-        parent_pid: status.ppid,
-    })
-}
-
+/// A thread of the process that has not ended: the first one, or another where that has ended before them. `None` where all
+/// have.
 fn find_living_thread(pid: i32) -> Option<i32> {
-    super::threads::list(pid)
-        .ok()?
-        .into_iter()
-        .find(|&tid| proc_file::state_and_start(pid, tid).is_ok_and(|(state, _)| !matches!(state, 'Z' | 'X')))
+    /// A thread that executes a program ends the first one and then takes its place, maybe between two looks.
+    const LOOKS_MAX: usize = 8;
+    let lives =
+        |tid: &i32| proc_file::state_and_start(pid, *tid).is_ok_and(|(state, _)| !matches!(state, 'Z' | 'X'));
+    (0..LOOKS_MAX).find_map(|_| {
+        if lives(&pid) {
+            return Some(pid);
+        }
+        super::threads::list(pid).ok()?.into_iter().find(lives)
+    })
 }
 
 /// The instruction set from the program's ELF header; refuses 32-bit programs.
