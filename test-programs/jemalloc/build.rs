@@ -2,44 +2,48 @@
 //! needs of it. With the feature `unprefixed` the jemalloc is malloc itself, else its functions begin with `_rjem_`.
 
 use std::env;
+use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The sources that the Rust ledger links.
 const CONTROL: [&str; 3] = ["heap.c", "statistics.c", "text.c"];
 
-fn main() {
-    let sources = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../../ledger");
-    println!("cargo:rerun-if-changed={}", sources.display());
-    let prefix = env::var_os("CARGO_FEATURE_UNPREFIXED").is_none().then_some("_rjem_");
+fn main() -> Result<(), Box<dyn Error>> {
+    let sources = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../ledger");
+    println!("cargo::rerun-if-changed={}", sources.display());
+    println!("cargo::rerun-if-changed=../build.rs");
     let mut build = cc::Build::new();
     build.std("gnu11");
-    if let Some(prefix) = prefix {
-        build.define("LEDGER_PREFIX", prefix);
+    let prefixed = env::var_os("CARGO_FEATURE_UNPREFIXED").is_none();
+    if prefixed {
+        build.define("LEDGER_PREFIX", "_rjem_");
     }
-    let ledger = Path::new(&variable("OUT_DIR")).join("ledger");
-    link_ledger(&build, &sources, &ledger);
-    println!("cargo:rustc-env=LEDGER={}", ledger.display());
-    if prefix.is_some() {
-        build.files(CONTROL.map(|name| sources.join(name))).compile("ledger_control");
+    let ledger = Path::new(&env::var("OUT_DIR")?).join("ledger");
+    link_ledger(&build, &sources, &ledger)?;
+    println!("cargo::rustc-env=LEDGER={}", ledger.display());
+    if prefixed {
+        build.files(CONTROL.map(|name| sources.join(name))).try_compile("ledger_control")?;
     }
+    Ok(())
 }
 
-fn variable(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
-}
-
-fn c_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = folder.read_dir().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "c"));
+fn c_files(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "c") {
+            files.push(path);
+        }
+    }
     files.sort();
-    files
+    Ok(files)
 }
 
-fn link_ledger(build: &cc::Build, sources: &Path, ledger: &Path) {
-    let jemalloc = Path::new(&variable("DEP_JEMALLOC_ROOT")).join("lib/libjemalloc_pic.a");
-    let mut command = build.get_compiler().to_command();
-    command.args(c_files(sources)).arg(jemalloc).args(["-pthread", "-ldl", "-lm", "-o"]).arg(ledger);
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}");
+fn link_ledger(build: &cc::Build, sources: &Path, ledger: &Path) -> Result<(), Box<dyn Error>> {
+    let jemalloc = Path::new(&env::var("DEP_JEMALLOC_ROOT")?).join("lib/libjemalloc_pic.a");
+    let mut command = build.try_get_compiler()?.to_command();
+    command.args(c_files(sources)?).arg(jemalloc).args(["-pthread", "-ldl", "-lm", "-o"]).arg(ledger);
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
 }

@@ -39,5 +39,7 @@ pub fn usable_size(address: usize) -> usize {
 /// Empties the thread cache of the calling thread.
 pub fn flush_cache() {
     // SAFETY: the name ends with a zero byte; the other parameters are those of a call without a value.
-    unsafe { heap_control(c"thread.tcache.flush".as_ptr(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), 0) };
+    unsafe {
+        heap_control(c"thread.tcache.flush".as_ptr(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), 0)
+    };
 }

@@ -57,6 +57,7 @@ pub struct Shelf {
     random: Random,
     words: Vec<String>,
     buffers: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "each node is to be a block of its own")]
     nodes: Vec<Box<[u64; 12]>>,
     index: HashMap<u64, String>,
     ordered: BTreeMap<u64, Vec<u16>>,

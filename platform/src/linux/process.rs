@@ -318,7 +318,7 @@ fn find(pid: i32) -> Result<Status, ProcessError> {
 
 /// A thread of the process that has not ended: the first one, or another where that has ended before them. `None` where all
 /// have.
-fn find_living_thread(pid: i32) -> Option<i32> {
+pub(super) fn find_living_thread(pid: i32) -> Option<i32> {
     /// A thread that executes a program ends the first one and then takes its place, maybe between two looks.
     const LOOKS_MAX: usize = 8;
     let lives =

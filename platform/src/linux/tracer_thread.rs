@@ -1,7 +1,7 @@
 //! The thread of this tool that traces. It lives as long as one stop, so that its end lets go of whatever is still attached,
 //! and it lets go by itself when the one who asked for the stop does not come back.
 
-use super::process::address_space_exists;
+use super::process::{address_space_exists, find_living_thread};
 use super::system_call;
 use super::tracer::{Traced, Tracer};
 use crate::{Registers, StopError};
@@ -150,17 +150,33 @@ fn reach_standstill(
     limits: Limits,
 ) -> Result<Standstill, StopError> {
     let entered = Instant::now();
-    tracer.stop(entered + limits.reach_max)?;
-    let began = tracer.first_interrupt.unwrap_or(entered);
-    let threads = if address_space_exists(memory_file) {
+    let outcome = tracer.stop(entered + limits.reach_max).and_then(|()| {
+        if !address_space_exists(memory_file) {
+            return Err(StopError::Executed { pid });
+        }
         registers_of_all(tracer).ok_or(StopError::Gone { pid })
-    } else {
-        Err(StopError::Executed { pid })
-    };
-    if threads.is_err() {
-        tracer.let_go();
+    });
+    match outcome {
+        Ok(threads) => Ok(Standstill { began: tracer.first_interrupt.unwrap_or(entered), threads }),
+        Err(error) => {
+            tracer.let_go();
+            Err(if matches!(error, StopError::Gone { .. }) { fate(pid, memory_file) } else { error })
+        }
     }
-    Ok(Standstill { began, threads: threads? })
+}
+
+/// What became of a process whose threads were killed: that happens when it ends and when it executes a program.
+fn fate(pid: i32, memory_file: &File) -> StopError {
+    const PATIENCE: Duration = Duration::from_millis(100);
+    const PERIOD: Duration = Duration::from_micros(200);
+    let began = Instant::now();
+    while find_living_thread(pid).is_some() && began.elapsed() < PATIENCE {
+        if !address_space_exists(memory_file) {
+            return StopError::Executed { pid };
+        }
+        std::thread::sleep(PERIOD);
+    }
+    StopError::Gone { pid }
 }
 
 /// Waits for the wish to let go, or for the time limit, and lets go.

@@ -62,7 +62,7 @@ impl Target {
     /// Starts a `target` that is not this process's child but its child's child.
     pub fn start_as_grandchild(arguments: &[&str]) -> Self {
         let mut child = Command::new("sh")
-            .args(["-c", r#"exec 3<&0; "$0" "$@" <&3 & echo $!; wait"#])
+            .args(["-c", r#"exec 3<&0; sh -c 'echo $$; exec "$0" "$@"' "$0" "$@" <&3 & wait"#])
             .arg(target_program())
             .args(arguments)
             .stdin(Stdio::piped())
