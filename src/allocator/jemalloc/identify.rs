@@ -85,6 +85,17 @@ struct Candidate<'a> {
     classes: SizeClasses,
 }
 
+/// How well a layout agrees with the target beyond the extents; several releases share the form of those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Agreement {
+    /// No arenas were found where the layout has their bases.
+    Extents,
+    /// They were found with their bases elsewhere than in the table, as other page sizes make it.
+    MovedArenas,
+    /// They were found as the table has them.
+    Arenas,
+}
+
 /// A tree and a layout that fit each other.
 struct Fit {
     layout: Layout,
@@ -141,12 +152,19 @@ impl<'a> Candidate<'a> {
         }
         dwarf::refine(self.module, &mut layouts);
         let mut failure = None;
+        let mut best: Option<(Agreement, Jemalloc)> = None;
         for layout in &layouts {
-            if let Some(fit) = self.fit(layout, &mut failure) {
-                return Ok(self.complete(fit));
+            let Some(fit) = self.fit(layout, &mut failure) else { continue };
+            let (agreement, found) = self.complete(fit);
+            if best.as_ref().is_none_or(|(known, _)| *known < agreement) {
+                best = Some((agreement, found));
+            }
+            if agreement == Agreement::Arenas {
+                break;
             }
         }
-        Err(failure.unwrap_or_else(|| "no radix tree was found in its writable data".to_owned()))
+        let no_tree = || failure.unwrap_or_else(|| "no radix tree was found in its writable data".to_owned());
+        best.map(|(_, found)| found).ok_or_else(no_tree)
     }
 
     /// The tree that fits `layout`, by symbol or by shape.
@@ -180,7 +198,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// Finds what hangs on a proved tree: arenas, the ring of threads.
-    fn complete(self, mut fit: Fit) -> Jemalloc {
+    fn complete(&self, mut fit: Fit) -> (Agreement, Jemalloc) {
         let seen = &fit.proof.arenas;
         let base = probe::arena_base(&self.data, self.space, self.memory, &fit.layout, fit.tree.root, seen);
         if let Some(offset) = base {
@@ -204,18 +222,24 @@ impl<'a> Candidate<'a> {
         };
         let layout = Layout { provenance, ..fit.layout };
         let evidence = evidence(&fit, &self.classes, arenas_array);
-        Jemalloc {
+        let agreement = match (arenas_array, base) {
+            (None, _) => Agreement::Extents,
+            (Some(_), Some(_)) => Agreement::MovedArenas,
+            (Some(_), None) => Agreement::Arenas,
+        };
+        let found = Jemalloc {
             module: self.module.path.display().to_string(),
             module_range: self.module.range,
             version: self.version,
             layout,
-            classes: self.classes,
+            classes: self.classes.clone(),
             tree: fit.tree,
             arenas_array,
             ring,
             thread_offset: None,
             evidence,
-        }
+        };
+        (agreement, found)
     }
 }
 
