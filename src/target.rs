@@ -284,6 +284,7 @@ impl Target {
         schema::Target {
             kind: "live".to_owned(),
             pid: self.pid(),
+            name: self.process.name().to_owned(),
             exe,
             os: heaptap_platform::OPERATING_SYSTEM.to_owned(),
             arch: architecture.map_or("", |architecture| architecture.name()).to_owned(),

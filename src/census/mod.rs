@@ -7,9 +7,11 @@ mod residency;
 
 pub use residency::{Residency, ResidencyError};
 
-use crate::allocator::{Allocator, Overhead, Provenance, WalkOutcome};
+use crate::allocator::{Allocator, Claim, ClaimKind, Overhead, Provenance, WalkOutcome};
 use crate::capture::Capture;
-use crate::snapshot::schema::{self, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary};
+use crate::snapshot::schema::{
+    self, AddressSpaceRow, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary,
+};
 use crate::snapshot::{Cell, Inconsistency, Liveness, Snapshot};
 use std::collections::BTreeMap;
 
@@ -109,6 +111,7 @@ impl Walked {
             overhead_bytes: outcome.overhead.iter().map(|block| block.usable_bytes).sum(),
             thread_caches: outcome.thread_caches,
             metadata_bytes: self.metadata_bytes,
+            address_space: address_space(&outcome.claims),
             shards: shards.into_values().collect(),
         }
     }
@@ -163,6 +166,23 @@ fn add_overhead(shards: &mut BTreeMap<u32, Shard>, own: &Overhead) {
             shard.classes.insert(at, row);
         }
     }
+}
+
+/// The address space claimed, by use.
+fn address_space(claims: &[Claim]) -> Vec<AddressSpaceRow> {
+    const KINDS: [(ClaimKind, &str); 5] = [
+        (ClaimKind::InUse, "in_use"),
+        (ClaimKind::Dirty, "dirty"),
+        (ClaimKind::Muzzy, "muzzy"),
+        (ClaimKind::Retained, "retained"),
+        (ClaimKind::Metadata, "metadata"),
+    ];
+    let bytes =
+        |kind| claims.iter().filter(|claim| claim.kind == kind).map(|claim| claim.range.len_bytes()).sum();
+    KINDS
+        .into_iter()
+        .map(|(kind, name)| AddressSpaceRow { kind: name.to_owned(), bytes: bytes(kind) })
+        .collect()
 }
 
 /// A row of the account of resident memory.

@@ -42,7 +42,10 @@ pub struct Target {
     pub kind: String,
     /// Process id in heaptap's own namespace.
     pub pid: i32,
-    /// Executable as the target names it.
+    /// The process's own name, as `ps` shows it; systems cut it short, Linux after 15 bytes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Executable as the target names it, with symbolic links followed.
     pub exe: String,
     /// `linux` or `freebsd`.
     pub os: String,
@@ -113,6 +116,9 @@ pub struct AllocatorSummary {
     pub thread_caches: u64,
     /// Resident bytes of the allocator's own records, as copied.
     pub metadata_bytes: u64,
+    /// Address space that the allocator holds, resident or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub address_space: Vec<AddressSpaceRow>,
     /// Arenas.
     pub shards: Vec<Shard>,
 }
@@ -151,6 +157,15 @@ pub struct ClassRow {
     pub runs: u64,
     /// Bytes of those runs, or bytes held for the large blocks.
     pub run_bytes: u64,
+}
+
+/// One use of address space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressSpaceRow {
+    /// `in_use` (runs and large blocks, with what is free in them), `dirty`, `muzzy`, `retained`, `metadata`.
+    pub kind: String,
+    /// Bytes of address space.
+    pub bytes: u64,
 }
 
 /// One use of resident memory.

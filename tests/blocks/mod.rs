@@ -159,6 +159,7 @@ pub fn process(pid: i32) -> Target {
     Target {
         kind: "live".to_owned(),
         pid,
+        name: "adserver".to_owned(),
         exe: "/usr/sbin/adserver".to_owned(),
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use heaptap::allocator::{Anomaly, Block, Provenance, Run, RunClass, Sink};
-use heaptap::snapshot::schema::{AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary, Target};
+use heaptap::snapshot::schema::{
+    AddressSpaceRow, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary, Target,
+};
 use heaptap::snapshot::{Cell, Liveness, Snapshot};
 use std::collections::BTreeMap;
 
@@ -119,6 +121,10 @@ fn summary(seconds: u32, liveness: &Liveness) -> Summary {
             overhead_bytes: 8 * 14336,
             thread_caches: 8,
             metadata_bytes: 3 << 20,
+            address_space: vec![AddressSpaceRow {
+                kind: "in_use".to_owned(),
+                bytes: sum.live_bytes + 91_344,
+            }],
             shards: shards.into_values().collect(),
         }],
     }
@@ -128,6 +134,7 @@ fn target() -> Target {
     Target {
         kind: "live".to_owned(),
         pid: 4121,
+        name: "ad-server".to_owned(),
         exe: "/srv/ads/bin/ad-server".to_owned(),
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
