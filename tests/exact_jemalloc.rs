@@ -194,3 +194,17 @@ fn every_version_as_a_rust_programs_global_allocator() {
     let count = assert_all_exact(|program| program.language == Language::Rust, Runtime::None);
     assert!(count >= 4, "{count} programs");
 }
+
+#[test]
+#[ignore = "name a folder in HEAPTAP_JEMALLOC_BUILDS that holds installed builds with debug information"]
+fn every_library_in_a_folder() {
+    let folder = std::env::var("HEAPTAP_JEMALLOC_BUILDS").expect("HEAPTAP_JEMALLOC_BUILDS is set");
+    let mut builds: Vec<_> = std::fs::read_dir(folder).expect("a folder").flatten().collect();
+    builds.sort_by_key(std::fs::DirEntry::path);
+    for build in builds {
+        let library = build.path().join("lib/libjemalloc.so.2").display().to_string();
+        let start = |arguments: &[&str]| Ledger::preloaded(LEDGER, &library, "", arguments);
+        assert_eq!(assert_exact(&library, &start, true), Provenance::Dwarf, "{library}");
+        eprintln!("{library}: exact");
+    }
+}

@@ -172,9 +172,10 @@ impl Image {
             .collect()
     }
 
-    /// The DWARF sections, decompressed where they are compressed.
-    pub fn section(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
-        self.parsed()?.section_by_name(name)?.uncompressed_data().ok()
+    /// A section, decompressed where it is compressed; none that would have more than `bytes_max` then.
+    pub fn section(&self, name: &str, bytes_max: u64) -> Option<std::borrow::Cow<'_, [u8]>> {
+        let data = self.parsed()?.section_by_name(name)?.compressed_data().ok()?;
+        if data.uncompressed_size > bytes_max { None } else { data.decompress().ok() }
     }
 }
 

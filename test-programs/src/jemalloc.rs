@@ -29,6 +29,8 @@ pub struct JemallocProgram {
     pub prefixed: bool,
     /// Whether jemalloc keeps statistics.
     pub statistics: bool,
+    /// Whether jemalloc was built with its own assertions, which make its structures longer.
+    pub assertions: bool,
     /// The program with its symbols and, of jemalloc, its DWARF.
     pub executable: PathBuf,
     /// The same program without symbols and DWARF.
@@ -64,13 +66,28 @@ pub enum ProgramsError {
     },
 }
 
-/// All programs, built on the first call of all: that takes minutes once, and milliseconds as long as no source changes.
+/// Those whose jemalloc is built as in production, built on the first call of all: that takes minutes once, and
+/// milliseconds as long as no source changes.
 ///
 /// # Errors
 /// If the script fails, on every call.
 pub fn jemalloc_programs() -> Result<&'static [JemallocProgram], &'static ProgramsError> {
-    static PROGRAMS: OnceLock<Result<Vec<JemallocProgram>, ProgramsError>> = OnceLock::new();
-    PROGRAMS.get_or_init(build).as_deref()
+    split().as_ref().map(|(release, _)| release.as_slice())
+}
+
+/// Those whose jemalloc has its own assertions.
+///
+/// # Errors
+/// As [`jemalloc_programs`].
+pub fn jemalloc_programs_with_assertions() -> Result<&'static [JemallocProgram], &'static ProgramsError> {
+    split().as_ref().map(|(_, assertions)| assertions.as_slice())
+}
+
+type Split = (Vec<JemallocProgram>, Vec<JemallocProgram>);
+
+fn split() -> &'static Result<Split, ProgramsError> {
+    static PROGRAMS: OnceLock<Result<Split, ProgramsError>> = OnceLock::new();
+    PROGRAMS.get_or_init(|| Ok(build()?.into_iter().partition(|program| !program.assertions)))
 }
 
 fn build() -> Result<Vec<JemallocProgram>, ProgramsError> {
@@ -102,6 +119,7 @@ fn parse(line: &str) -> Option<JemallocProgram> {
         },
         prefixed: fields.next()? == "prefixed",
         statistics: fields.next()? == "statistics",
+        assertions: fields.next()? == "assertions",
         executable: PathBuf::from(fields.next()?),
         stripped: PathBuf::from(fields.next()?),
     })

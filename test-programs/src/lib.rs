@@ -6,7 +6,9 @@
 
 mod jemalloc;
 
-pub use jemalloc::{JemallocProgram, Language, ProgramsError, jemalloc_programs};
+pub use jemalloc::{
+    JemallocProgram, Language, ProgramsError, jemalloc_programs, jemalloc_programs_with_assertions,
+};
 
 /// The C ledger on whatever malloc it meets: the C library's, or a preloaded one.
 pub const LEDGER: &str = env!("LEDGER");

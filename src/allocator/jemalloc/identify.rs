@@ -245,6 +245,10 @@ impl<'a> Candidate<'a> {
 
 fn evidence(fit: &Fit, classes: &SizeClasses, arenas: Option<u64>) -> Vec<String> {
     let how = if fit.by_symbol { "by its symbol" } else { "by its shape" };
+    let offsets = match fit.layout.provenance {
+        Provenance::Dwarf => "offsets from its debug information",
+        _ => "offsets from the table",
+    };
     let mut sentences = vec![
         format!(
             "{} found {how} at {:#x}, {} leaves",
@@ -253,7 +257,7 @@ fn evidence(fit: &Fit, classes: &SizeClasses, arenas: Option<u64>) -> Vec<String
             fit.proof.leaves
         ),
         format!(
-            "{} of {} sampled extents kept every invariant of layout {}",
+            "{} of {} sampled extents kept every invariant of layout {}, {offsets}",
             fit.proof.kept, fit.proof.checked, fit.layout.table
         ),
         format!("{} small size classes, pages of {} bytes", classes.bins.len(), classes.page_bytes),

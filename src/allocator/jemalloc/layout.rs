@@ -190,6 +190,10 @@ pub const CACHE_BIN_BYTES: u64 = 24;
 /// Bytes of a thread's cache of radix tree leaves: 16 and 8 entries of a key and a leaf (`rtree_tsd.h`).
 pub const RTREE_CTX_BYTES: u64 = 384;
 
+/// Bytes at the end of thread-specific data, behind the tcache: the locks that the thread holds (witness.h; all
+/// of 5.x, used in debug builds only).
+const WITNESS_BYTES: u64 = 16;
+
 /// What a table depends on besides the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Build {
@@ -262,7 +266,10 @@ impl Layout {
                 slow_tcache: None,
                 slow_stacks: None,
                 tsd_tickers: Some(432),
-                tsd_bytes: 440 + align_8(link + 28 + build.nbins) + CACHE_BIN_BYTES * build.nlarge,
+                tsd_bytes: 440
+                    + align_8(link + 28 + build.nbins)
+                    + CACHE_BIN_BYTES * build.nlarge
+                    + WITNESS_BYTES,
                 bins_max: bins_max(build, build.nlarge),
             },
         }
@@ -290,7 +297,7 @@ impl Layout {
                 tsd_arena: 432,
                 tsd_tickers: Some(440),
                 tsd_rtree_ctx: 40,
-                tsd_bytes: 448 + large + CACHE_BIN_BYTES * build.nlarge,
+                tsd_bytes: 448 + large + CACHE_BIN_BYTES * build.nlarge + WITNESS_BYTES,
                 ..before.tcache
             },
             ..before
@@ -325,7 +332,7 @@ impl Layout {
                 tsd_arena: 440,
                 tsd_tickers: Some(448),
                 tsd_rtree_ctx: 48,
-                tsd_bytes: tcache + large + CACHE_BIN_BYTES * build.nlarge,
+                tsd_bytes: tcache + large + CACHE_BIN_BYTES * build.nlarge + WITNESS_BYTES,
                 ..before.tcache
             },
             ..before
@@ -519,7 +526,7 @@ impl TcacheLayout {
             tsd_tcache: tcache,
             tsd_arena: data.arena,
             tsd_tickers: None,
-            tsd_bytes: tcache + 8 + CACHE_BIN_BYTES * u64::from(bins_max),
+            tsd_bytes: tcache + 8 + CACHE_BIN_BYTES * u64::from(bins_max) + WITNESS_BYTES,
             ..self
         }
     }

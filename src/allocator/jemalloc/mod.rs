@@ -6,7 +6,7 @@
 pub mod arena;
 pub mod classes;
 mod counters;
-mod dwarf;
+pub mod dwarf;
 pub mod extent;
 pub mod identify;
 pub mod layout;

@@ -6,7 +6,7 @@ use super::arena::{ARENAS_MAX, Arena};
 use super::extent::Extent;
 use super::layout::{Layout, THREAD_DATA_SHIFTS};
 use super::rtree::{Geometry, Leaf, Rtree};
-use crate::allocator::AddressSpace;
+use crate::allocator::{AddressSpace, Provenance};
 use crate::memory::{Memory, MemoryExt, words};
 use heaptap_platform::AddressRange;
 use std::collections::BTreeSet;
@@ -204,7 +204,10 @@ pub fn ring(
         Arena::all(memory, layout, arenas_array).iter().map(|arena| arena.address).collect();
     let pointers: Vec<(u64, u64)> =
         data.words().filter(|(_, word)| word % 8 == 0 && space.holds_records(*word)).collect();
-    THREAD_DATA_SHIFTS.into_iter().find_map(|shift| {
+    // Debug information tells the very offsets.
+    let shifts = if layout.provenance == Provenance::Dwarf { &[0] } else { &THREAD_DATA_SHIFTS[..] };
+    shifts.iter().find_map(|shift| {
+        let shift = *shift;
         let tcache = layout.tcache.shifted(shift);
         let fits = |tsd: u64| {
             let arena = memory.read_u64(tsd.wrapping_add(tcache.tsd_arena));
