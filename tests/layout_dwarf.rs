@@ -7,14 +7,16 @@ use heaptap::allocator::jemalloc::dwarf;
 use heaptap::allocator::jemalloc::layout::{Build, Layout, THREAD_DATA_SHIFTS};
 use heaptap::module::Image;
 use heaptap_platform::MappedFile;
-use heaptap_test_programs::jemalloc_programs;
+use heaptap_test_programs::{Language, jemalloc_programs, jemalloc_programs_with_assertions};
 use std::fs::File;
 use std::path::Path;
 
+/// Pages of 4 KiB and a quantum of 16 bytes.
+const DEFAULT: Build = Build { nbins: 36, nlarge: 196, lg_page: 12 };
+
 /// All tables, whatever the version.
 fn tables(build: Build) -> Vec<Layout> {
-    let all =
-        [Layout::v5_0, Layout::v5_1, Layout::v5_2, Layout::v5_3_0, Layout::v5_3_1, Layout::development];
+    let all = [Layout::v5_0, Layout::v5_1, Layout::v5_2, Layout::v5_3_0, Layout::v5_3_1, Layout::development];
     all.iter().map(|table| table(build)).collect()
 }
 
@@ -37,26 +39,60 @@ fn differences(told: &Layout, table: &Layout) -> Vec<String> {
     pairs.map(|(told, table)| format!("told {}, table {}", told.trim(), table.trim())).collect()
 }
 
+/// Compares the one layout that `path` tells with the table of its version.
+fn assert_equals_its_table(path: &Path, version: &str, build: Build) {
+    let told = told(path, build);
+    let name = path.display();
+    let [told] = told.as_slice() else { panic!("{name}: {} layouts fit", told.len()) };
+    assert!(version.starts_with(told.table) || told.table.starts_with(version), "{name}: {}", told.table);
+    // Only from 5.3.1 on does the configuration move anything.
+    let moves = matches!(told.table, "5.3.1" | "development");
+    let shifts = if moves { &THREAD_DATA_SHIFTS[..] } else { &[0] };
+    let differences = shifts.iter().map(|shift| differences(told, &table(told.table, build, *shift)));
+    let least = differences.min_by_key(Vec::len).expect("at least one shift");
+    assert_eq!(least, [] as [&str; 0], "{name}");
+}
+
 #[test]
 fn every_release_equals_its_table() {
-    for program in jemalloc_programs().expect("test-programs/build works") {
+    let programs = jemalloc_programs().expect("test-programs/build works");
+    // cargo takes the debug information of C code away too where a profile of a Rust program asks for none.
+    let in_c: Vec<_> = programs.iter().filter(|program| program.language == Language::C).collect();
+    assert!(in_c.len() >= 10, "{} programs", in_c.len());
+    for program in in_c {
         let nbins = if program.name.ends_with("-redis") { 39 } else { 36 };
-        let build = Build { nbins, nlarge: 196, lg_page: 12 };
-        let told = told(&program.executable, build);
-        if told.is_empty() { eprintln!("{} nothing", program.name); continue; }
+        let build = Build { nbins, ..DEFAULT };
+        assert_equals_its_table(&program.executable, &program.version, build);
+    }
+}
+
+#[test]
+fn assertions_make_structures_longer() {
+    for program in jemalloc_programs_with_assertions().expect("test-programs/build works") {
+        let told = told(&program.executable, DEFAULT);
         let [told] = told.as_slice() else { panic!("{}: {} layouts fit", program.name, told.len()) };
         assert!(program.version.starts_with(told.table), "{}: {}", program.name, told.table);
-        // Only from 5.3.1 on does the configuration move anything.
-        let shifts = if told.table == "5.3.1" { &THREAD_DATA_SHIFTS[..] } else { &[0] };
-        let differences = shifts.iter().map(|shift| differences(told, &table(told.table, build, *shift)));
-        let least = differences.min_by_key(Vec::len).expect("at least one shift");
-        assert_eq!(least, [] as [&str; 0], "{}", program.name);
+        let table = table(told.table, DEFAULT, 0);
+        assert!(told.bin_bytes > table.bin_bytes && told.arena_base > table.arena_base, "{}", program.name);
+        assert!(told.tcache.tsd_tcache > table.tcache.tsd_tcache, "{}", program.name);
     }
 }
 
 #[test]
 fn stripped_programs_tell_nothing() {
     for program in jemalloc_programs().expect("test-programs/build works") {
-        assert_eq!(told(&program.stripped, Build { nbins: 36, nlarge: 196, lg_page: 12 }), []);
+        assert_eq!(told(&program.stripped, DEFAULT), [], "{}", program.name);
+    }
+}
+
+#[test]
+#[ignore = "name a folder in HEAPTAP_JEMALLOC_BUILDS: below VERSION-default lie builds with debug information"]
+fn every_library_in_a_folder_equals_its_table() {
+    let folder = std::env::var("HEAPTAP_JEMALLOC_BUILDS").expect("HEAPTAP_JEMALLOC_BUILDS is set");
+    for build in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let name = build.file_name().to_string_lossy().into_owned();
+        let Some(version) = name.strip_suffix("-default") else { continue };
+        assert_equals_its_table(&build.path().join("lib/libjemalloc.so.2"), version, DEFAULT);
+        println!("{version}: equal");
     }
 }
