@@ -1,7 +1,7 @@
 //! What the user named: a live process. It can be captured and summed up, nothing else.
 
 use crate::allocator::jemalloc::identify::{self, Refusal};
-use crate::allocator::{AddressSpace, Allocator};
+use crate::allocator::{AddressSpace, Allocator, glibc};
 use crate::capture::{self, Capture, CaptureError, Limits, LiveMemory};
 use crate::census::{self, Residency, ResidencyError};
 use crate::module::{Image, Module, OpenImage};
@@ -232,11 +232,13 @@ impl Target {
     ) -> Result<(Vec<Box<dyn Allocator>>, Capture), TargetError> {
         let space = AddressSpace { modules: &prepared.modules, mappings: &prepared.mappings };
         let findings = identify::find(space, &prepared.live);
+        let glibc = glibc::identify::find(space, &prepared.live);
         if let Some(failure) = prepared.live.failure() {
             return Err(failure.into());
         }
         let mut allocators: Vec<Box<dyn Allocator>> =
             findings.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>).collect();
+        allocators.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
         if allocators.is_empty() {
             let others = crate::allocator::known::recognise(&prepared.modules);
             return Err(TargetError::NoAllocator { pid: self.pid(), refused: findings.refused, others });
@@ -257,6 +259,7 @@ impl Target {
         let mut capture = capture::take(&self.process, &prepared.live, &borrowed, &threads, limits)?;
         capture.pauses.splice(0..0, pauses);
         capture.lacks.extend(findings.refused.iter().map(ToString::to_string));
+        capture.lacks.extend(glibc.refused.iter().map(ToString::to_string));
         Ok((allocators, capture))
     }
 

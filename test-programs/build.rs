@@ -1,4 +1,4 @@
-//! Compiles the C ledger: as it is, linked with jemalloc, and linked with jemalloc and without any shared library.
+//! Compiles the C ledger: as it is, without any shared library and stripped, linked with jemalloc, and both.
 
 use std::env;
 use std::error::Error;
@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed=build.rs");
     link(&sources, "LEDGER", &[])?;
+    link(&sources, "LEDGER_PLAIN_STATIC", &["-static".as_ref(), "-s".as_ref()])?;
     // Where jemalloc is malloc in the C library, there is no package of it.
     let Some(root) = env::var_os("DEP_JEMALLOC_ROOT") else {
         return Ok(());

@@ -1,7 +1,7 @@
 //! The address space as an allocator's discovery sees it: modules and what kind of memory an address is in.
 
 use crate::module::Module;
-use heaptap_platform::{AddressRange, Mapping};
+use heaptap_platform::{AddressRange, Mapping, MappingKind, merge_ranges};
 
 /// Modules and mappings of a target.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,23 @@ impl AddressSpace<'_> {
     /// Whether an allocator's own records may lie at `address`: private memory that can be written to.
     pub fn holds_records(&self, address: u64) -> bool {
         self.mapping(address).is_some_and(|mapping| mapping.writable && mapping.readable && !mapping.shared)
+    }
+
+    /// Whether `address` is in the heap that `brk` grows.
+    pub fn is_in_brk_heap(&self, address: u64) -> bool {
+        self.mapping(address).is_some_and(|mapping| mapping.kind == MappingKind::Heap)
+    }
+
+    /// Private memory without a file that can be written to, but for what `brk` grows and the first stack;
+    /// neighbours joined.
+    pub fn anonymous(&self) -> Vec<AddressRange> {
+        let is_anonymous = |mapping: &&Mapping| {
+            mapping.is_private_anonymous()
+                && mapping.readable
+                && mapping.writable
+                && !matches!(mapping.kind, MappingKind::Heap | MappingKind::Stack)
+        };
+        merge_ranges(self.mappings.iter().filter(is_anonymous).map(|mapping| mapping.range).collect(), 0)
     }
 
     /// The mapped parts of `range`.

@@ -7,13 +7,16 @@ pub mod address_space;
 pub mod anomalies;
 pub mod block;
 pub mod claim;
+pub mod glibc;
 pub mod jemalloc;
 pub mod known;
+pub mod writable_data;
 
 pub use address_space::AddressSpace;
 pub use anomalies::{Anomalies, Anomaly};
 pub use block::{Block, Run, RunClass, Sink};
 pub use claim::{Claim, ClaimKind};
+pub use writable_data::Data;
 
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
@@ -64,6 +67,12 @@ pub struct WalkOutcome {
     /// Blocks that the allocator handed out to itself, as its thread caches' stacks: in use by its own records,
     /// not by the program. They are delivered to the sink as neither live nor cached.
     pub overhead: Vec<Overhead>,
+    /// Bytes of header that stand before each block and belong to nobody else; 0 where there are none.
+    pub block_header_bytes: u64,
+    /// Bytes of the allocator's own records, where they are not simply what was copied.
+    pub metadata_bytes: Option<u64>,
+    /// What the walk comes to in the allocator's own terms, as its own statistics would name it.
+    pub own_figures: Vec<(&'static str, u64)>,
     /// Bytes in use by the allocator's own definition, where it keeps such a counter per extent: pages of
     /// active extents.
     pub active_bytes: u64,
@@ -106,6 +115,10 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange>;
     /// Words of 32 bits that are not zero while the allocator changes its records.
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64>;
+    /// Whether a thread is where the allocator changes its records without a lock; then a stop is to be tried anew.
+    fn is_at_work(&self, _threads: &[ThreadPointer]) -> bool {
+        false
+    }
     /// Visits every block; delivers runs and blocks to `sink`.
     fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome;
 }

@@ -101,7 +101,7 @@ pub fn take(
     for attempt in 1..=limits.attempts.max(1) {
         live.forget();
         let stopped = Stopped::stop(process, &stop_limits(limits))?;
-        let in_motion = window.is_locked();
+        let in_motion = window.is_locked() || window.is_at_work(&stopped);
         if in_motion && attempt < limits.attempts {
             pauses.push(stopped.release());
             // The holder of the lock needs a moment to let go; how long is not known, so it grows.
@@ -137,6 +137,11 @@ impl Window<'_> {
         let mut lacks = Vec::new();
         read(self.live, &ranges, &mut memory, None, &mut lacks);
         self.locks.iter().any(|word| memory.read_u32(*word).is_ok_and(|lock| lock != 0))
+    }
+
+    fn is_at_work(&self, stopped: &Stopped<'_>) -> bool {
+        let threads = thread_pointers(stopped.threads());
+        self.allocators.iter().any(|allocator| allocator.is_at_work(&threads))
     }
 
     fn copy(&mut self, stopped: &Stopped<'_>, budget: Duration) -> Capture {

@@ -48,13 +48,14 @@ impl Walked {
         let present =
             metadata.iter().flat_map(|range| crate::memory::Memory::present(&capture.memory, *range));
         let merged = heaptap_platform::merge_ranges(present.collect(), 0);
+        let copied_bytes = merged.iter().map(heaptap_platform::AddressRange::len_bytes).sum();
         Self {
             name: allocator.name(),
             version: allocator.version(),
             module: allocator.module().to_owned(),
             provenance: allocator.provenance(),
             evidence: allocator.evidence(),
-            metadata_bytes: merged.iter().map(heaptap_platform::AddressRange::len_bytes).sum(),
+            metadata_bytes: outcome.metadata_bytes.unwrap_or(copied_bytes),
             outcome,
             liveness,
         }
@@ -112,6 +113,11 @@ impl Walked {
             thread_caches: outcome.thread_caches,
             metadata_bytes: self.metadata_bytes,
             address_space: address_space(&outcome.claims),
+            own_figures: outcome
+                .own_figures
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect(),
             shards: shards.into_values().collect(),
         }
     }

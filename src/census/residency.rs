@@ -147,7 +147,13 @@ impl Residency {
             }
             for block in &table.large.blocks {
                 let bytes = resident.overlap(block.address, block.usable_bytes);
-                if block.cached { cached += bytes } else { live += bytes }
+                if block.cached {
+                    cached += bytes
+                } else {
+                    live += bytes
+                }
+                let header_bytes = walk.outcome.block_header_bytes;
+                overhead += resident.overlap(block.address.saturating_sub(header_bytes), header_bytes);
             }
             for block in &walk.outcome.overhead {
                 overhead += resident.overlap(block.address, block.usable_bytes);

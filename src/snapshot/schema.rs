@@ -4,6 +4,7 @@
 
 use crate::allocator::{Anomaly, Provenance};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The value of [`Summary::schema`].
 pub const SCHEMA: &str = "heaptap/snapshot/1";
@@ -119,6 +120,9 @@ pub struct AllocatorSummary {
     /// Address space that the allocator holds, resident or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub address_space: Vec<AddressSpaceRow>,
+    /// What the walk comes to in the allocator's own terms; for glibc the fields of `mallinfo2`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub own_figures: BTreeMap<String, u64>,
     /// Arenas.
     pub shards: Vec<Shard>,
 }

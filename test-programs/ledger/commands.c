@@ -4,6 +4,7 @@
 #include "family.h"
 #include "heap.h"
 #include "heartbeat.h"
+#include "program_break.h"
 #include "signals.h"
 #include "spawner.h"
 #include "statistics.h"
@@ -215,6 +216,15 @@ static void obey_purge(const struct line *line)
     text_string(&answer, arenas_purge() ? "ok" : "error this allocator cannot purge");
 }
 
+static void obey_break(const struct line *line)
+{
+    bool done = strcmp(line->words[1], "block") == 0 ? break_block() : break_take(number(line, 1, 0));
+    if (done)
+        text_string(&answer, "ok");
+    else
+        say_errno("the break stays");
+}
+
 static void obey_spawner(const struct line *line)
 {
     if (strcmp(line->words[1], "stop") == 0) {
@@ -319,6 +329,7 @@ static const struct command {
     {"destroy", 2, false, obey_destroy},
     {"tcache", 1, false, obey_tcache},
     {"purge", 1, false, obey_purge},
+    {"break", 2, false, obey_break},
     {"spawner", 2, false, obey_spawner},
     {"fork", 3, true, obey_fork},
     {"exec", 1, false, obey_exec},

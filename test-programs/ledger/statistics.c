@@ -1,6 +1,7 @@
 #include "statistics.h"
 
 #include "heap.h"
+#include "mallinfo.h"
 #include "text.h"
 
 #include <stdint.h>
@@ -217,6 +218,8 @@ bool statistics_write(const char *path, size_t *lines)
     heap_control("epoch", &epoch, &length, &epoch, sizeof epoch);
     if (heap_has_control())
         write_everything();
+    else
+        lines_written += mallinfo_write(&text);
     *lines = lines_written;
     text_string(&text, "end ");
     text_unsigned(&text, lines_written);

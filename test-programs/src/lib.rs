@@ -13,6 +13,9 @@ pub use jemalloc::{
 /// The C ledger on whatever malloc it meets: the C library's, or a preloaded one.
 pub const LEDGER: &str = env!("LEDGER");
 
+/// The same without any shared library, stripped: the C library's malloc is inside.
+pub const LEDGER_PLAIN_STATIC: &str = env!("LEDGER_PLAIN_STATIC");
+
 /// The C ledger with jemalloc 5.3.0 inside as its malloc, with statistics; absent where jemalloc is the C library's own.
 pub const LEDGER_JEMALLOC: Option<&str> = option_env!("LEDGER_JEMALLOC");
 

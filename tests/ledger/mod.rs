@@ -1,16 +1,19 @@
 //! A ledger that runs: asked for its table and for its allocator's statistics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A test program at rest; ended when dropped.
 pub struct Ledger {
-    child: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    pid: u32,
+    /// Absent for a process that another ledger forked: it ends with its input.
+    child: Option<Child>,
+    commands: Box<dyn Write>,
+    answers: BufReader<Box<dyn Read>>,
     file: PathBuf,
 }
 
@@ -36,24 +39,42 @@ impl Ledger {
     }
 
     fn spawn(mut command: Command) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         // cargo sets it; the loader allocates a block for each folder in it, which no program knows of.
         command.env_remove("LD_LIBRARY_PATH");
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the ledger starts");
         let commands = child.stdin.take().expect("piped");
-        let answers = BufReader::new(child.stdout.take().expect("piped"));
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let file = std::env::temp_dir().join(format!("heaptap-ledger-{}-{number}", std::process::id()));
-        let mut ledger = Self { child, commands, answers, file };
+        let answers = child.stdout.take().expect("piped");
+        Self::ready(child.id(), Some(child), Box::new(commands), Box::new(answers))
+    }
+
+    fn ready(pid: u32, child: Option<Child>, commands: Box<dyn Write>, answers: Box<dyn Read>) -> Self {
+        let mut ledger = Self { pid, child, commands, answers: BufReader::new(answers), file: fresh_path() };
         let ready = ledger.answer();
         assert!(ready.starts_with("ready"), "{ready}");
         ledger
     }
 
+    /// Forks; the child has the records of all threads, and one thread.
+    #[allow(dead_code, reason = "each test file that includes this uses a part of it")]
+    pub fn fork(&mut self) -> Self {
+        let (orders, replies) = (fresh_path(), fresh_path());
+        let made = Command::new("mkfifo").args([&orders, &replies]).status().expect("mkfifo runs");
+        assert!(made.success(), "{made}");
+        let answer = self.command(&format!("fork {} {}", orders.display(), replies.display()));
+        let pid = answer.trim().strip_prefix("ok child=").expect("the child's number");
+        let commands = File::options().write(true).open(&orders).expect("the child reads it");
+        let answers = File::open(&replies).expect("the child writes it");
+        let child = Self::ready(pid.parse().expect("a number"), None, Box::new(commands), Box::new(answers));
+        for path in [orders, replies] {
+            std::fs::remove_file(path).expect("it was made above");
+        }
+        child
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     fn answer(&mut self) -> String {
@@ -83,7 +104,19 @@ impl Ledger {
         text.lines().filter_map(address).collect()
     }
 
-    /// What jemalloc says of itself.
+    #[allow(dead_code, reason = "each test file that includes this uses a part of it")]
+    /// Usable bytes of all blocks that the program has, by address.
+    pub fn usable_sizes(&mut self) -> BTreeMap<u64, u64> {
+        let text = self.file_after("table");
+        let block = |line: &str| {
+            let mut columns = line.strip_prefix("0x")?.split(' ');
+            let address = u64::from_str_radix(columns.next()?, 16).ok()?;
+            Some((address, columns.nth(1)?.parse().ok()?))
+        };
+        text.lines().filter_map(block).collect()
+    }
+
+    /// What its allocator says of itself.
     pub fn statistics(&mut self) -> Statistics {
         let text = self.file_after("stats");
         let pair = |line: &str| line.split_once(' ').map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -91,10 +124,19 @@ impl Ledger {
     }
 }
 
+/// A name that no other test uses.
+fn fresh_path() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("heaptap-ledger-{}-{number}", std::process::id()))
+}
+
 impl Drop for Ledger {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         let _ = std::fs::remove_file(&self.file);
     }
 }

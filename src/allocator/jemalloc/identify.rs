@@ -8,11 +8,11 @@ use super::Jemalloc;
 use super::classes::SizeClasses;
 use super::dwarf;
 use super::layout::{Build, Layout, Version};
-use super::probe::{self, Data};
+use super::probe;
 use super::proof::{self, Proof};
 use super::rtree::{Geometry, Rtree};
 use super::version;
-use crate::allocator::{AddressSpace, Provenance};
+use crate::allocator::{AddressSpace, Data, Provenance};
 use crate::memory::{Memory, MemoryExt};
 use crate::module::{Module, Symbol};
 

@@ -6,59 +6,14 @@ use super::arena::{ARENAS_MAX, Arena};
 use super::extent::Extent;
 use super::layout::{Layout, THREAD_DATA_SHIFTS};
 use super::rtree::{Geometry, Leaf, Rtree};
-use crate::allocator::{AddressSpace, Provenance};
+use crate::allocator::{AddressSpace, Data, Provenance};
 use crate::memory::{Memory, MemoryExt, words};
 use heaptap_platform::AddressRange;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-/// Most bytes of a module's writable data that are searched.
-const DATA_BYTES_MAX: u64 = 1 << 28;
-
 /// Elements of a supposed leaf that are looked at.
 const LEAF_SAMPLE: usize = 24;
-
-/// The present bytes of a module's writable segments, copied.
-#[derive(Debug, Default)]
-pub struct Data {
-    pieces: Vec<(u64, Vec<u8>)>,
-    segments: Vec<AddressRange>,
-}
-
-impl Data {
-    /// Copies what is present of `segments`.
-    pub fn read(memory: &dyn Memory, space: AddressSpace<'_>, segments: &[AddressRange]) -> Self {
-        let mut data = Self { pieces: Vec::new(), segments: segments.to_vec() };
-        let mut left = DATA_BYTES_MAX;
-        let mapped = segments.iter().flat_map(|segment| space.mapped(*segment));
-        for present in mapped.flat_map(|part| memory.present(part)) {
-            let len_bytes = present.len_bytes().min(left);
-            left -= len_bytes;
-            if let Ok(bytes) = memory.read_vec(present.start, usize::try_from(len_bytes).unwrap_or(0)) {
-                data.pieces.push((present.start, bytes));
-            }
-        }
-        data
-    }
-
-    /// Pieces with their addresses.
-    pub fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.pieces.iter().map(|(start, bytes)| (*start, bytes.as_slice()))
-    }
-
-    /// All words that are not zero, with their addresses.
-    fn words(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.pieces()
-            .flat_map(|(start, bytes)| (start..).step_by(8).zip(words(bytes)).filter(|(_, word)| *word != 0))
-    }
-
-    /// Whether an array of `len_bytes` at `start` lies within one segment.
-    fn has_room(&self, start: u64, len_bytes: u64) -> bool {
-        self.segments.iter().any(|segment| {
-            start >= segment.start && start.checked_add(len_bytes).is_some_and(|end| end <= segment.end)
-        })
-    }
-}
 
 /// Root arrays that the words of `data` may belong to: a word that points to something like a leaf (or to a
 /// node above leaves) tells, by the addresses in the extents below it, which element of a root it is.

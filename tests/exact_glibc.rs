@@ -1,0 +1,166 @@
+//! Is the walk of glibc's malloc exact? Every block against the program's own table, every figure against mallinfo2.
+//!
+//! The programs write both down themselves and share no code with heaptap. Each is at rest while it is looked at.
+//! Blocks that the program does not know are the C library's own: those that an empty program of as many threads has.
+
+mod ledger;
+
+use heaptap::snapshot::Snapshot;
+use heaptap::snapshot::schema::AllocatorSummary;
+use heaptap::target::{Options, Target};
+use heaptap_test_programs::{LEDGER, LEDGER_JEMALLOC, LEDGER_PLAIN_STATIC};
+use ledger::Ledger;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Fields of mallinfo2; all that the library does not always leave at 0.
+const FIELDS: [&str; 9] =
+    ["arena", "ordblks", "smblks", "hblks", "hblkhd", "fsmblks", "uordblks", "fordblks", "keepcost"];
+
+fn snapshot(pid: u32) -> Snapshot {
+    let target = Target::open(&pid.to_string()).expect("the ledger runs");
+    // Other work on a busy machine may make a pause long; it is not what is asked here.
+    let options = Options { pause_budget: Duration::from_secs(10), ..Options::default() };
+    target.snapshot(&options).expect("its heap can be read")
+}
+
+fn glibc(snapshot: &Snapshot) -> (usize, &AllocatorSummary) {
+    let mut all = snapshot.summary.allocators.iter().enumerate();
+    all.find(|(_, allocator)| allocator.name == "glibc").expect("glibc's malloc is in it")
+}
+
+/// Usable bytes of every live block, by address.
+fn live_blocks(snapshot: &Snapshot) -> BTreeMap<u64, u64> {
+    let liveness = &snapshot.liveness[glibc(snapshot).0];
+    assert!(liveness.runs.is_empty(), "glibc has no runs");
+    let live = liveness.large.blocks.iter().filter(|block| !block.cached);
+    live.map(|block| (block.address, block.usable_bytes)).collect()
+}
+
+/// Compares everything that the ledger knows; returns the sizes of the blocks that it does not know.
+fn extra_blocks(name: &str, ledger: &mut Ledger) -> Vec<u64> {
+    let table = ledger.usable_sizes();
+    let statistics = ledger.statistics();
+    let snapshot = snapshot(ledger.pid());
+    let (_, allocator) = glibc(&snapshot);
+    assert!(allocator.complete, "{name}: {:?} {:?}", allocator.anomalies, allocator.evidence);
+    assert!(allocator.verified, "{name}: {:?} {:?}", allocator.anomalies, allocator.evidence);
+    for field in FIELDS {
+        let says = statistics.value(&format!("mallinfo2.{field}"));
+        assert_eq!(allocator.own_figures.get(field).copied(), says, "{name}: mallinfo2's {field}");
+    }
+    let mut live = live_blocks(&snapshot);
+    for (address, usable) in &table {
+        assert_eq!(live.remove(address), Some(*usable), "{name}: block {address:#x}");
+    }
+    println!("{name}: {} blocks, 0 missing, 0 wrong, {} of the C library", table.len(), live.len());
+    live.into_values().collect()
+}
+
+/// Starts a ledger, lets `prepare` bring it into the state that is asked about, and compares.
+fn assert_exact(name: &str, path: &str, arguments: &[&str], prepare: impl Fn(&mut Ledger)) {
+    let mut ledger = Ledger::start(path, arguments);
+    prepare(&mut ledger);
+    let mut extra = extra_blocks(name, &mut ledger);
+    let empty_arguments: Vec<&str> = arguments.iter().copied().chain(["--empty"]).collect();
+    let mut empty = extra_blocks(name, &mut Ledger::start(path, &empty_arguments));
+    extra.sort_unstable();
+    empty.sort_unstable();
+    assert_eq!(extra, empty, "{name}: blocks that neither the program nor an empty one knows");
+}
+
+#[test]
+fn threads_that_free_each_others_blocks() {
+    assert_exact("one thread", LEDGER, &["--threads", "1"], |_| {});
+    assert_exact("four threads", LEDGER, &["--threads", "4"], |_| {});
+    assert_exact("after churn", LEDGER, &["--threads", "4"], |ledger| {
+        ledger.command("churn 200");
+    });
+}
+
+#[test]
+fn threads_that_have_ended() {
+    assert_exact("exited threads", LEDGER, &["--threads", "6"], |ledger| {
+        ledger.command("retire 3");
+        ledger.command("grow 1000 72");
+    });
+}
+
+#[test]
+fn blocks_with_mappings_of_their_own() {
+    assert_exact("mmapped", LEDGER, &["--threads", "3"], |ledger| {
+        for size in [140_000, 200_000, 1 << 20, 5_000_001] {
+            ledger.command(&format!("grow 7 {size} 1"));
+        }
+        ledger.command("shrink 3 200000 1");
+        ledger.command("grow 5 300000 0");
+    });
+}
+
+#[test]
+fn a_break_that_others_move() {
+    assert_exact("foreign sbrk", LEDGER, &["--threads", "2"], |ledger| {
+        for bytes in [4096, 12_345, 100_000] {
+            ledger.command(&format!("break {bytes}"));
+            ledger.command("grow 4000 200 0");
+            ledger.command("shrink 2000 200 0");
+            ledger.command("grow 300 3000 0");
+        }
+    });
+}
+
+#[test]
+fn a_break_that_cannot_move() {
+    for round in 0..4 {
+        assert_exact(&format!("blocked break, {round}"), LEDGER, &["--threads", "2"], |ledger| {
+            ledger.command("break block");
+            ledger.command("grow 20000 500 0");
+            ledger.command("shrink 7000 500 0");
+            ledger.command("grow 4 200000 0");
+            ledger.command("grow 20000 700 0");
+        });
+    }
+}
+
+#[test]
+fn heaps_of_many_pieces() {
+    assert_exact("heaps beyond 64 MiB", LEDGER, &["--threads", "3"], |ledger| {
+        ledger.command("grow 150000 1000 1");
+        ledger.command("shrink 40000 1000 1");
+    });
+}
+
+#[test]
+fn a_child_after_a_fork() {
+    let extra = |arguments: &[&str]| {
+        let mut parent = Ledger::start(LEDGER, arguments);
+        let mut child = parent.fork();
+        if arguments.len() == 2 {
+            child.command("grow 5000 300");
+            child.command("shrink 1000 300");
+        }
+        extra_blocks("the parent", &mut parent);
+        let mut extra = extra_blocks("the child", &mut child);
+        extra.sort_unstable();
+        extra
+    };
+    let threads = ["--threads", "3"];
+    assert_eq!(extra(&threads), extra(&[threads[0], threads[1], "--empty"]));
+}
+
+#[test]
+fn a_static_program_without_symbols() {
+    assert_exact("static, stripped", LEDGER_PLAIN_STATIC, &["--threads", "4"], |ledger| {
+        ledger.command("grow 5000 100 2");
+        ledger.command("shrink 2000 100 2");
+    });
+}
+
+#[test]
+fn beside_jemalloc_in_one_process() {
+    let path = LEDGER_JEMALLOC.expect("built wherever jemalloc is not the C library's own");
+    let ledger = Ledger::start(path, &[]);
+    let names: Vec<String> =
+        snapshot(ledger.pid()).summary.allocators.iter().map(|allocator| allocator.name.clone()).collect();
+    assert_eq!(names, ["jemalloc"], "glibc's malloc never ran there");
+}
