@@ -1,6 +1,6 @@
 //! What the user named: a live process. It can be captured and summed up, nothing else.
 
-use crate::allocator::jemalloc::identify::{self, Refusal};
+use crate::allocator::jemalloc::identify;
 use crate::allocator::{AddressSpace, Allocator, glibc};
 use crate::capture::{self, Capture, CaptureError, Limits, LiveMemory};
 use crate::census::{self, Residency, ResidencyError};
@@ -62,13 +62,13 @@ pub enum TargetError {
         /// The process.
         pid: i32,
         /// Allocators met that cannot be walked, with the reason.
-        refused: Vec<Refusal>,
+        refused: Vec<String>,
         /// Other allocators recognised by their names.
         others: Vec<String>,
     },
     /// The walk met so many contradictions that no number of it can be believed.
     #[error(
-        "process {pid}: {module}: {broken} of {checked} extents contradict the layout of {version}: {first}"
+        "process {pid}: {module}: {broken} of {checked} structures contradict the layout of {version}: {first}"
     )]
     LayoutContradicted {
         /// The process.
@@ -86,8 +86,8 @@ pub enum TargetError {
     },
 }
 
-fn found(refused: &[Refusal], others: &[String]) -> String {
-    let mut all: Vec<String> = refused.iter().map(ToString::to_string).collect();
+fn found(refused: &[String], others: &[String]) -> String {
+    let mut all = refused.to_vec();
     all.extend(others.iter().cloned());
     if all.is_empty() { String::new() } else { format!("; found: {}", all.join("; ")) }
 }
@@ -108,9 +108,10 @@ impl TargetError {
             Self::Capture(CaptureError::OverBudget { bytes, .. }) => {
                 Some(format!("allow it with --pause-budget {}ms", bytes / 2_000_000 + 5))
             }
-            Self::NoAllocator { .. } => {
-                Some("jemalloc 5.0 to 5.3.1 and its development head are supported so far".to_owned())
-            }
+            Self::NoAllocator { .. } => Some(
+                "jemalloc 5.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
+                    .to_owned(),
+            ),
             Self::LayoutContradicted { .. } => Some(
                 "install the debug symbols of that module, so that the layout can be read from them"
                     .to_owned(),
@@ -218,7 +219,7 @@ impl Target {
         let mut modules = Module::all(&mappings, &self.process);
         let live = LiveMemory::new(self.process.memory(), self.process.page_table()?);
         for module in &mut modules {
-            if identify::is_candidate(module) {
+            if identify::is_candidate(module) || glibc::identify::is_candidate(module) {
                 module.find_debug(&self.process);
             }
         }
@@ -239,9 +240,15 @@ impl Target {
         let mut allocators: Vec<Box<dyn Allocator>> =
             findings.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>).collect();
         allocators.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
+        let refused: Vec<String> = findings
+            .refused
+            .iter()
+            .map(ToString::to_string)
+            .chain(glibc.refused.iter().map(ToString::to_string))
+            .collect();
+        let others = crate::allocator::known::recognise(&prepared.modules);
         if allocators.is_empty() {
-            let others = crate::allocator::known::recognise(&prepared.modules);
-            return Err(TargetError::NoAllocator { pid: self.pid(), refused: findings.refused, others });
+            return Err(TargetError::NoAllocator { pid: self.pid(), refused, others });
         }
         let mut pauses: Vec<Pause> = Vec::new();
         let mut threads = Vec::new();
@@ -258,8 +265,7 @@ impl Target {
         let borrowed: Vec<&dyn Allocator> = allocators.iter().map(AsRef::as_ref).collect();
         let mut capture = capture::take(&self.process, &prepared.live, &borrowed, &threads, limits)?;
         capture.pauses.splice(0..0, pauses);
-        capture.lacks.extend(findings.refused.iter().map(ToString::to_string));
-        capture.lacks.extend(glibc.refused.iter().map(ToString::to_string));
+        capture.lacks.extend(refused.into_iter().chain(others));
         Ok((allocators, capture))
     }
 

@@ -3,7 +3,7 @@
 use crate::module::Module;
 
 /// Parts of module names and what they stand for.
-const NAMES: [(&str, &str); 9] = [
+const NAMES: [(&str, &str); 7] = [
     ("libtcmalloc", "gperftools tcmalloc"),
     ("libmimalloc", "mimalloc"),
     ("libsnmalloc", "snmalloc"),
@@ -11,8 +11,6 @@ const NAMES: [(&str, &str); 9] = [
     ("libscudo", "Scudo"),
     ("libtbbmalloc", "oneTBB malloc"),
     ("ld-musl", "musl malloc"),
-    ("libc.so.6", "glibc malloc"),
-    ("libc-2.", "glibc malloc"),
 ];
 
 /// Names of the allocators that the modules of a target bring.

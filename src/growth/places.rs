@@ -62,6 +62,9 @@ pub(super) fn stayed(first: &Liveness, last: &Liveness) -> BTreeMap<Cell, u64> {
     cells
 }
 
+/// Smaller blocks are not listed one by one: their row tells of them.
+const LISTED_BYTES_MIN: u64 = 16 << 10;
+
 /// A large block that is new, or larger than it was at the same address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct GrownBlock {
@@ -73,10 +76,10 @@ pub(super) struct GrownBlock {
     pub in_place: bool,
 }
 
-/// Large blocks that are new or have grown, in address order.
+/// Large blocks that are new or have grown, in address order, from [`LISTED_BYTES_MIN`] on.
 pub(super) fn grown_blocks(first: &Liveness, last: &Liveness) -> Vec<GrownBlock> {
     let grown = large_pairs(first, last).filter_map(|pair| {
-        let after = pair.last.filter(is_live)?;
+        let after = pair.last.filter(is_live).filter(|after| after.usable_bytes >= LISTED_BYTES_MIN)?;
         let before = pair.first.filter(|before| !before.cached && before.serial == after.serial);
         let delta_bytes = after.usable_bytes.saturating_sub(before.map_or(0, |before| before.usable_bytes));
         (delta_bytes > 0).then_some(GrownBlock { block: *after, delta_bytes, in_place: before.is_some() })

@@ -121,6 +121,7 @@ fn summary(seconds: u32, liveness: &Liveness) -> Summary {
             overhead_bytes: 8 * 14336,
             thread_caches: 8,
             metadata_bytes: 3 << 20,
+            own_figures: std::collections::BTreeMap::new(),
             address_space: vec![AddressSpaceRow {
                 kind: "in_use".to_owned(),
                 bytes: sum.live_bytes + 91_344,

@@ -57,7 +57,7 @@ impl Header {
 
     /// What a chunk with a mapping of its own is, if this is its header.
     pub fn mmapped(&self, chunk: u64, form: MmappedSize) -> Option<Mmapped> {
-        if self.word & 7 != IS_MMAPPED || self.size_bytes() >= CHUNK_BYTES_MAX || chunk % 16 != 0 {
+        if self.word & 7 != IS_MMAPPED || self.size_bytes() >= CHUNK_BYTES_MAX || !chunk.is_multiple_of(16) {
             return None;
         }
         // The lowest bit of 2.43 tells of huge pages.

@@ -80,7 +80,7 @@ fn youngest(memory: &dyn Memory, layout: &Layout, arena: &Arena) -> Option<u64> 
 /// Whether `arena` lies where the layout says that arenas of threads do.
 pub fn holds_arena(memory: &dyn Memory, layout: &Layout, arena: &Arena) -> bool {
     let own = arena.address.wrapping_sub(layout.heap_header_bytes);
-    own % 4096 == 0
+    own.is_multiple_of(4096)
         && header(memory, own).is_some_and(|(address, _, _)| address == arena.address)
         && youngest(memory, layout, arena).is_some()
 }

@@ -60,6 +60,12 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
     findings
 }
 
+/// Whether a module is the C library itself; static programs are not recognised by that.
+pub fn is_candidate(module: &Module) -> bool {
+    let Some(image) = &module.image else { return false };
+    image.read_only().iter().any(|(_, bytes)| version::find(bytes).is_some())
+}
+
 /// Where the bins of arenas lie in a module's data.
 fn bins(data: &Data, memory: &dyn Memory) -> Vec<u64> {
     let mut found = Vec::new();
@@ -101,7 +107,7 @@ fn is_filled(memory: &dyn Memory, place: u64, (first, last): (u64, u64)) -> bool
     let head = place.wrapping_sub(16);
     let points_back = |chunk: u64, link: u64| {
         chunk > 4096
-            && chunk % 16 == 0
+            && chunk.is_multiple_of(16)
             && memory.read_u64(chunk.wrapping_add(link)).is_ok_and(|word| word == head)
     };
     points_back(first, LINK_BACK) && points_back(last, LINK_FORWARD)
@@ -231,7 +237,7 @@ impl Candidate<'_> {
             .filter(|mapping| mapping.kind == MappingKind::Heap)
             .map(|map| map.range);
         let first = heaps.next()?;
-        Some(AddressRange { start: first.start, end: heaps.last().map_or(first.end, |last| last.end) })
+        Some(AddressRange { start: first.start, end: heaps.next_back().map_or(first.end, |last| last.end) })
     }
 
     fn mmapped(&self, glibc: &Glibc, arenas: &[Arena]) -> Vec<u64> {

@@ -86,7 +86,7 @@ pub fn prove(memory: &dyn Memory, layout: &Layout, candidates: &[u64], parameter
     let drift = parameters.mmapped_bytes.wrapping_sub(sum(&chunks));
     let bytes_agree = match form {
         MmappedSize::WithHeader => drift == 0,
-        MmappedSize::WithoutHeader => drift % 16 == 0 && drift < 1 << 40,
+        MmappedSize::WithoutHeader => drift.is_multiple_of(16) && drift < 1 << 40,
     };
     Proved { count_agrees: chunks.len() == wanted, bytes_agree, chunks }
 }
