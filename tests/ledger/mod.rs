@@ -1,5 +1,7 @@
 //! A ledger that runs: asked for its table and for its allocator's statistics.
 
+#![allow(dead_code, reason = "each test file that includes this uses a part of it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -56,7 +58,6 @@ impl Ledger {
     }
 
     /// Forks; the child has the records of all threads, and one thread.
-    #[allow(dead_code, reason = "each test file that includes this uses a part of it")]
     pub fn fork(&mut self) -> Self {
         let (orders, replies) = (fresh_path(), fresh_path());
         let made = Command::new("mkfifo").args([&orders, &replies]).status().expect("mkfifo runs");
@@ -104,7 +105,6 @@ impl Ledger {
         text.lines().filter_map(address).collect()
     }
 
-    #[allow(dead_code, reason = "each test file that includes this uses a part of it")]
     /// Usable bytes of all blocks that the program has, by address.
     pub fn usable_sizes(&mut self) -> BTreeMap<u64, u64> {
         let text = self.file_after("table");
