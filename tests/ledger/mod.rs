@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,6 +16,8 @@ pub struct Ledger {
     child: Option<Child>,
     commands: Box<dyn Write>,
     answers: BufReader<Box<dyn Read>>,
+    /// What stands before its paths where it has a root of its own.
+    root: PathBuf,
     file: PathBuf,
 }
 
@@ -40,7 +42,8 @@ impl Ledger {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Runs a command that becomes a ledger.
+    pub fn spawn(mut command: Command) -> Self {
         // cargo sets it; the loader allocates a block for each folder in it, which no program knows of.
         command.env_remove("LD_LIBRARY_PATH");
         let mut child =
@@ -51,7 +54,8 @@ impl Ledger {
     }
 
     fn ready(pid: u32, child: Option<Child>, commands: Box<dyn Write>, answers: Box<dyn Read>) -> Self {
-        let mut ledger = Self { pid, child, commands, answers: BufReader::new(answers), file: fresh_path() };
+        let (root, file) = (PathBuf::from("/"), fresh_path());
+        let mut ledger = Self { pid, child, commands, answers: BufReader::new(answers), root, file };
         let ready = ledger.answer();
         assert!(ready.starts_with("ready"), "{ready}");
         ledger
@@ -78,7 +82,28 @@ impl Ledger {
         self.pid
     }
 
-    fn answer(&mut self) -> String {
+    /// Says which process it is, where it is not the one that was started.
+    pub fn set_pid(&mut self, pid: u32) {
+        self.pid = pid;
+    }
+
+    /// Says where it runs in a root of its own, in the top folder of which it may write.
+    pub fn set_root(&mut self, root: &Path) {
+        root.clone_into(&mut self.root);
+        self.file = Path::new("/").join(self.file.file_name().expect("it has a name"));
+    }
+
+    fn file_from_here(&self) -> PathBuf {
+        self.root.join(self.file.strip_prefix("/").expect("it is absolute"))
+    }
+
+    /// Sends a command and does not wait for its answer.
+    pub fn send(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").expect("the ledger listens");
+    }
+
+    /// The next line that it says.
+    pub fn answer(&mut self) -> String {
         let mut line = String::new();
         self.answers.read_line(&mut line).expect("the ledger answers");
         line
@@ -86,7 +111,7 @@ impl Ledger {
 
     /// Gives a command and waits for its answer.
     pub fn command(&mut self, command: &str) -> String {
-        writeln!(self.commands, "{command}").expect("the ledger listens");
+        self.send(command);
         let answer = self.answer();
         assert!(answer.starts_with("ok"), "{command}: {answer}");
         answer
@@ -95,7 +120,7 @@ impl Ledger {
     fn file_after(&mut self, command: &str) -> String {
         let path = self.file.display().to_string();
         self.command(&format!("{command} {path}"));
-        std::fs::read_to_string(&self.file).expect("the ledger wrote it")
+        std::fs::read_to_string(self.file_from_here()).expect("the ledger wrote it")
     }
 
     /// Addresses of all blocks that the program has.
@@ -137,7 +162,7 @@ impl Drop for Ledger {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = std::fs::remove_file(&self.file);
+        let _ = std::fs::remove_file(self.file_from_here());
     }
 }
 

@@ -69,32 +69,38 @@ const MOVED_AT_ONCE_MAX: u64 = 200;
 /// Compares `counted` with the counters in `memory`.
 pub fn compare(jemalloc: &Jemalloc, memory: &dyn Memory, arenas: &[Arena], counted: &Counted) -> Comparison {
     let mut comparison = Comparison::default();
-    let (mut own_total, mut walked_total) = (0_u64, 0_u64);
+    let (mut own_any, mut walked_any) = (0_u64, 0_u64);
     for arena in arenas {
         let mut own: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         for place in arena.bins(memory, &jemalloc.layout, &jemalloc.classes) {
             comparison.locked += u64::from(place.locked(memory, &jemalloc.layout));
             let Some((regions, slabs)) = place.counters(memory, &jemalloc.layout) else { continue };
             let cell = own.entry(place.szind as u64).or_default();
-            cell.0 += regions;
-            cell.1 += slabs;
+            cell.0 = cell.0.wrapping_add(regions);
+            cell.1 = cell.1.wrapping_add(slabs);
         }
         for (szind, own) in own {
             let walked = counted.regions.get(&(arena.index, szind)).copied().unwrap_or((0, 0));
-            own_total += own.0;
-            walked_total += walked.0;
-            comparison.cell(own.0 == walked.0 && own.1 == walked.1, own.0.abs_diff(walked.0));
+            own_any |= own.0;
+            walked_any |= walked.0;
+            comparison.cell(own.0 == walked.0 && own.1 == walked.1, distance(own.0, walked.0));
         }
         comparison.large(jemalloc, memory, arena, counted);
     }
-    if own_total == 0 && walked_total > 0 {
+    if own_any == 0 && walked_any > 0 {
         comparison.cells = 0;
         comparison.differing = 0;
         comparison.blocks_in_motion_max = 0;
         comparison.notes.push("this build keeps no statistics: nothing to compare the walk with".to_owned());
     }
-    comparison.blocks_in_motion_max += comparison.locked * MOVED_AT_ONCE_MAX;
+    let moved = comparison.locked.saturating_mul(MOVED_AT_ONCE_MAX);
+    comparison.blocks_in_motion_max = comparison.blocks_in_motion_max.saturating_add(moved);
     comparison
+}
+
+/// Between a count that jemalloc keeps, which may be caught below zero in the middle of a change, and another.
+const fn distance(own: u64, walked: u64) -> u64 {
+    own.wrapping_sub(walked).cast_signed().unsigned_abs()
 }
 
 impl Comparison {
@@ -102,7 +108,7 @@ impl Comparison {
         self.cells += 1;
         if !equal {
             self.differing += 1;
-            self.blocks_in_motion_max += blocks.max(1);
+            self.blocks_in_motion_max = self.blocks_in_motion_max.saturating_add(blocks.max(1));
         }
     }
 
@@ -120,7 +126,7 @@ impl Comparison {
                 continue;
             }
             let walked = counted.expected_large(arena.index, class, promoted);
-            self.cell(own == walked, own.abs_diff(walked));
+            self.cell(own == walked, distance(own, walked));
         }
     }
 }
