@@ -11,6 +11,12 @@ use heaptap_platform::{MappedFile, Mapping, Pause, Process, ProcessError, ReadEr
 use std::path::Path;
 use std::time::Duration;
 
+/// How often a target that changes too much to be understood is looked at.
+const LOOKS_MAX: u64 = 5;
+
+/// Blocks that a thread moves at once, at most, when it fills or empties its cache.
+const MOVED_AT_ONCE_MAX: u64 = 200;
+
 /// A process that runs.
 #[derive(Debug)]
 pub struct Target {
@@ -194,15 +200,8 @@ impl Target {
 
     /// Stops the target for as short as possible and sums up its heap.
     pub fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
-        let prepared = self.prepare()?;
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
-        let (allocators, capture) = self.capture(&prepared, limits)?;
-        let mut walked = Vec::new();
-        for allocator in &allocators {
-            let walk = census::Walked::of(allocator.as_ref(), &capture);
-            self.refuse_contradictions(&walk)?;
-            walked.push(walk);
-        }
+        let (prepared, walked, capture) = self.walk(limits)?;
         let residency = if options.residency {
             let stacks: Vec<u64> =
                 capture.threads.iter().map(|thread| thread.registers.stack_pointer).collect();
@@ -212,6 +211,39 @@ impl Target {
         };
         self.process.check_same()?;
         Ok(census::snapshot(self.identity(&prepared, &capture), &capture, walked, residency)?)
+    }
+
+    /// Prepares, captures and walks. What is learnt of a running target, it may change meanwhile: then nothing seems
+    /// to fit, or a wrong layout does and the walk tells. In both cases all begins again.
+    fn walk(&self, limits: Limits) -> Result<(Prepared, Vec<census::Walked>, Capture), TargetError> {
+        let mut earlier: Vec<Pause> = Vec::new();
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let prepared = self.prepare()?;
+            let (allocators, mut capture) = match self.capture(&prepared, limits) {
+                Err(TargetError::NoAllocator { refused, .. })
+                    if looks < LOOKS_MAX && (!refused.is_empty() || self.maps_anew(&prepared)?) =>
+                {
+                    std::thread::sleep(Duration::from_millis(looks));
+                    continue;
+                }
+                other => other?,
+            };
+            capture.pauses.splice(0..0, earlier);
+            let walked: Vec<census::Walked> =
+                allocators.iter().map(|allocator| census::Walked::of(allocator.as_ref(), &capture)).collect();
+            match walked.iter().find_map(|walk| self.contradiction(walk, &capture)) {
+                None => return Ok((prepared, walked, capture)),
+                Some(refused) if looks >= LOOKS_MAX => return Err(refused),
+                Some(_) => earlier = capture.pauses,
+            }
+        }
+    }
+
+    /// Whether its mappings have changed since, as they do while a program is being loaded.
+    fn maps_anew(&self, prepared: &Prepared) -> Result<bool, TargetError> {
+        Ok(self.process.mappings()? != prepared.mappings)
     }
 
     fn prepare(&self) -> Result<Prepared, TargetError> {
@@ -269,20 +301,30 @@ impl Target {
         Ok((allocators, capture))
     }
 
-    fn refuse_contradictions(&self, walk: &census::Walked) -> Result<(), TargetError> {
+    /// Why a walk cannot be believed, if it cannot.
+    fn contradiction(&self, walk: &census::Walked, capture: &Capture) -> Option<TargetError> {
         let outcome = &walk.outcome;
         // A lock that was held at the stop explains a few slabs in the middle of a change, not more.
-        let explained = outcome.locked_bins + 2;
-        if outcome.structures_broken <= explained.max(outcome.structures_checked / 10_000) {
-            return Ok(());
-        }
-        Err(TargetError::LayoutContradicted {
+        let explained = (outcome.locked_bins + 2).max(outcome.structures_checked / 10_000);
+        let sum = walk.liveness.totals().sum();
+        let workers = outcome.locked_bins.saturating_add(capture.threads.len() as u64);
+        let moved_max = (sum.live_blocks + sum.cached_blocks).saturating_add(workers * MOVED_AT_ONCE_MAX);
+        let (checked, broken, first) = if outcome.structures_broken > explained {
+            let first = outcome.anomalies.first().map(|first| first.what.clone());
+            (outcome.structures_checked, outcome.structures_broken, first.unwrap_or_default())
+        } else if outcome.blocks_in_motion_max > moved_max {
+            let first = "its own counters differ by more blocks than there are".to_owned();
+            (outcome.cells_compared, outcome.cells_differing, first)
+        } else {
+            return None;
+        };
+        Some(TargetError::LayoutContradicted {
             pid: self.pid(),
             module: walk.module.clone(),
             version: walk.version.clone(),
-            checked: outcome.structures_checked,
-            broken: outcome.structures_broken,
-            first: outcome.anomalies.first().map(|first| first.what.clone()).unwrap_or_default(),
+            checked,
+            broken,
+            first,
         })
     }
 

@@ -215,6 +215,7 @@ impl Layout {
             (5, 0, _) => vec![of(Self::v5_0), of(Self::v5_1)],
             (5, 1, _) => vec![of(Self::v5_1), of(Self::v5_2)],
             (5, 2, _) => vec![of(Self::v5_2), of(Self::v5_3_0)],
+            (5, 3, 0) if version.commits == 0 => vec![of(Self::v5_3_0)],
             (5, 3, 0) => vec![of(Self::v5_3_0), of(Self::v5_3_1), of(Self::development)],
             (5, 3, 1) if version.commits == 0 => vec![of(Self::v5_3_1)],
             (5, _, _) => vec![of(Self::development), of(Self::v5_3_1)],

@@ -249,6 +249,7 @@ impl Walk<'_> {
         let strangers = self.cached.iter().filter(|(_, met)| !met).map(|(block, _)| block.address);
         for address in strangers {
             self.anomalies.add(address, "a thread cache names a block that is in no slab");
+            self.outcome.blocks_in_motion_max += 1;
         }
         for address in &caches.broken {
             self.anomalies.add(*address, "a thread cache or a list of them does not make sense");
