@@ -80,6 +80,7 @@ fn whole_summary() -> Summary {
         mut allocators,
         resident,
         resident_bytes,
+        swapped_bytes: _,
         missing: _,
     } = handmade::snapshot(0, 1).summary;
     for allocator in &mut allocators {
@@ -91,7 +92,19 @@ fn whole_summary() -> Summary {
         class.overhead_blocks = 1;
     }
     let missing = vec!["a page".to_owned()];
-    Summary { schema, target, pause_ms, stops, taken_at, allocators, resident, resident_bytes, missing }
+    let swapped_bytes = Some(4096);
+    Summary {
+        schema,
+        target,
+        pause_ms,
+        stops,
+        taken_at,
+        allocators,
+        resident,
+        resident_bytes,
+        swapped_bytes,
+        missing,
+    }
 }
 
 fn whole_growth() -> Growth {

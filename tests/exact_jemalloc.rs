@@ -113,6 +113,11 @@ fn assert_exact(name: &str, start: Start<'_>, statistics_kept: bool, runtime: Ru
         Runtime::None => Vec::new(),
     };
     assert_eq!(extra, explained, "{name}: blocks that neither program nor runtime knows");
+    let unexplained = allocator.evidence.iter().find(|sentence| sentence.contains("jemalloc's own"));
+    assert_eq!(unexplained, None, "{name}: its own count of what it hands out to itself is met to the byte");
+    let shares = &snapshot.summary.resident;
+    let rest = shares.iter().find(|share| share.kind == "unexplained").expect("the row is always there");
+    assert_eq!(rest.bytes, 0, "{name}: {shares:?}");
     if statistics_kept {
         let cells = assert_cells_equal(name, &snapshot, &statistics);
         assert!(cells > 200, "{name}: only {cells} cells were compared");
@@ -144,7 +149,6 @@ fn debians_library_in_many_configurations() {
         "narenas:1,dirty_decay_ms:0",
         "bin_shards:8-160:16|161-1024:4",
         "hpa:true",
-        "cache_oblivious:false",
         "dirty_decay_ms:-1,muzzy_decay_ms:-1",
         "retain:false",
         "lg_tcache_max:12",
@@ -152,6 +156,25 @@ fn debians_library_in_many_configurations() {
         let start = |arguments: &[&str]| Ledger::preloaded(LEDGER, DEBIAN_LIBRARY, configuration, arguments);
         assert_exact(configuration, &start, true, Runtime::Libraries);
     }
+}
+
+/// What the walk cannot tell from the program's blocks it gives as a sum, which is that of the blocks too many.
+#[test]
+fn the_profilers_records_add_up_to_what_is_said_of_them() {
+    let name = "prof:true,lg_prof_sample:12";
+    let start = |arguments: &[&str]| Ledger::preloaded(LEDGER, DEBIAN_LIBRARY, name, arguments);
+    let mut ledger = start(&[]);
+    let table = ledger.table();
+    let snapshot = snapshot(&ledger);
+    let extra: u64 = assert_none_missing(name, &snapshot, &table).iter().sum();
+    let plain = |arguments: &[&str]| Ledger::preloaded(LEDGER, DEBIAN_LIBRARY, "", arguments);
+    let libraries: u64 = blocks_of_an_empty_program(name, &plain).iter().sum();
+    let (allocator, _) = jemalloc(&snapshot);
+    assert!(allocator.verified && allocator.cells_compared > 200, "{:?}", allocator.anomalies);
+    let sentence = allocator.evidence.iter().find(|sentence| sentence.contains("jemalloc's own"));
+    let said = sentence.and_then(|sentence| sentence.split(' ').find_map(|word| word.parse::<u64>().ok()));
+    assert_eq!(said, Some(extra - libraries), "{:?}", allocator.evidence);
+    assert!(extra > 100_000, "the profiler has sampled little: {extra} bytes");
 }
 
 #[test]

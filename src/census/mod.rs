@@ -146,6 +146,7 @@ pub fn snapshot(
             "the allocator held a lock at every attempt to stop the target between its changes".to_owned(),
         );
     }
+    missing.extend(residency.as_ref().and_then(Residency::hidden_by_swap));
     let summary = Summary {
         schema: SCHEMA.to_owned(),
         target,
@@ -156,6 +157,7 @@ pub fn snapshot(
         allocators: walked.iter().map(Walked::summary).collect(),
         resident: residency.as_ref().map(Residency::rows).unwrap_or_default(),
         resident_bytes: residency.as_ref().map(|residency| residency.kernel_bytes),
+        swapped_bytes: residency.as_ref().map(|residency| residency.swapped_bytes).filter(|bytes| *bytes > 0),
         missing,
     };
     Snapshot::checked(summary, walked.into_iter().map(|walked| walked.liveness).collect())

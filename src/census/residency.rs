@@ -1,7 +1,8 @@
 //! Residency: what each resident page of a target is used for, so that the parts add up to the kernel's figure.
 //!
 //! The page table is read while the target runs. What changes meanwhile, and what the kernel's own counters
-//! have not booked yet, ends up in the row `unexplained`, which may be negative for that reason.
+//! have not booked yet, ends up in the row `unexplained`, which may be negative for that reason. For small targets
+//! the kernel is asked to count page by page, so that its counters' lag does not show.
 
 use super::{Walked, row};
 use crate::allocator::{Claim, ClaimKind};
@@ -27,11 +28,19 @@ const KINDS: [&str; 12] = [
     "unexplained",
 ];
 
+/// Up to so many resident bytes the kernel is asked to count page by page: it holds a lock that the target needs for
+/// mapping memory, about 10 ms for each GiB.
+const COUNTED_BYTES_MAX: u64 = 256 << 20;
+
 /// The account of resident memory.
 #[derive(Debug, Clone, Default)]
 pub struct Residency {
     /// Resident bytes as the kernel's counters have them.
     pub kernel_bytes: u64,
+    /// Bytes of what allocators hold that are in swap.
+    pub swapped_bytes: u64,
+    /// Of those, bytes of their records.
+    swapped_metadata_bytes: u64,
     /// Bytes by use.
     bytes: BTreeMap<&'static str, u64>,
 }
@@ -64,6 +73,9 @@ impl Residency {
             let kind = kind_of(mapping, stack_pointers);
             for run in pages.page_states(mapping.range, PageDetail::Kind) {
                 let run = run?;
+                if run.state.swapped {
+                    residency.note_swapped(run.range, &claims);
+                }
                 if !run.state.present || run.state.zero == Some(true) {
                     continue;
                 }
@@ -72,7 +84,7 @@ impl Residency {
             }
         }
         residency.divide_in_use(walked, &merge_ranges(in_use, 0));
-        residency.kernel_bytes = process.resident_bytes()?.total_bytes;
+        residency.kernel_bytes = kernel_bytes(process)?;
         Ok(residency)
     }
 
@@ -87,6 +99,27 @@ impl Residency {
             rows.push(row(kind, bytes));
         }
         rows
+    }
+
+    fn note_swapped(&mut self, range: AddressRange, claims: &Claims) {
+        for claim in claims.overlapping(range) {
+            let bytes = claim.range.intersection(&range).map_or(0, |part| part.len_bytes());
+            self.swapped_bytes += bytes;
+            if claim.kind == ClaimKind::Metadata {
+                self.swapped_metadata_bytes += bytes;
+            }
+        }
+    }
+
+    /// What could not be read because it is in swap, as a sentence.
+    pub fn hidden_by_swap(&self) -> Option<String> {
+        (self.swapped_metadata_bytes > 0).then(|| {
+            format!(
+                "{} bytes of the allocator's own records are in swap and were not read, since reading would bring \
+                 them back: what they describe is not counted",
+                self.swapped_metadata_bytes
+            )
+        })
     }
 
     fn add(&mut self, kind: &'static str, bytes: u64) {
@@ -164,6 +197,15 @@ impl Residency {
         self.add("metadata", overhead);
         self.add("free_in_slabs", total.saturating_sub(live + cached + overhead));
     }
+}
+
+/// Resident bytes as the kernel has them: counted where that is quick and possible, else by its counters.
+fn kernel_bytes(process: &Process) -> Result<u64, ResidencyError> {
+    let counters = process.resident_bytes()?;
+    if counters.total_bytes > COUNTED_BYTES_MAX {
+        return Ok(counters.total_bytes);
+    }
+    Ok(process.resident_bytes_exact().unwrap_or(counters).total_bytes)
 }
 
 /// Resident ranges in address order.

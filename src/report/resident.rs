@@ -53,6 +53,9 @@ pub fn write(out: &mut dyn Write, page: &Page, summary: &Summary) -> io::Result<
         }
         None => table.push(vec!["the kernel's figure".into(), "not known".into()]),
     }
+    if let Some(swapped_bytes) = summary.swapped_bytes {
+        table.push(vec!["in swap, beside it".into(), bytes(swapped_bytes, page.sizes).into()]);
+    }
     table.write(out, page)
 }
 

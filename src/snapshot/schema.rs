@@ -30,6 +30,9 @@ pub struct Summary {
     /// The kernel's figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
+    /// What allocators hold that is in swap, and so in no row of `resident`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped_bytes: Option<u64>,
     /// Things that were looked for and could not be had, as sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,

@@ -96,6 +96,7 @@ fn summary(seconds: u32, liveness: &Liveness) -> Summary {
         taken_at: BEGIN_S + f64::from(seconds),
         resident_bytes: u64::try_from(resident.iter().map(|row| row.bytes).sum::<i64>()).ok(),
         resident,
+        swapped_bytes: None,
         missing: Vec::new(),
         allocators: vec![AllocatorSummary {
             name: "jemalloc".to_owned(),

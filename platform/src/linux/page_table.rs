@@ -147,7 +147,11 @@ impl PageRuns<'_> {
             return Err(read_error(self.table.pid, start, "ioctl(PAGEMAP_SCAN)", Errno::EIO));
         }
         self.buffered = count;
-        self.unasked.start = walk_end;
+        // Linux 6.18 was seen to give the end of the 512th region for that of the walk, with further regions behind it;
+        // what is asked for twice is told twice.
+        let told_end =
+            count.checked_sub(1).and_then(|last| self.table.regions.get(last)).map_or(0, |last| last.end);
+        self.unasked.start = walk_end.max(told_end);
         self.check_end()
     }
 

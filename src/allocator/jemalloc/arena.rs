@@ -114,6 +114,11 @@ impl Arena {
         places
     }
 
+    /// Bytes that jemalloc has handed out to itself from this arena, by its own count.
+    pub fn internal_bytes(&self, memory: &dyn Memory, layout: &Layout) -> Option<u64> {
+        memory.read_u64(self.address.wrapping_add(layout.arena_internal)).ok()
+    }
+
     /// Extents counted in each large size class, from the arena's statistics.
     pub fn large_counts(&self, memory: &dyn Memory, layout: &Layout, classes: usize) -> Option<Vec<u64>> {
         let stride = usize::try_from(layout.large_stats_bytes).ok()?;

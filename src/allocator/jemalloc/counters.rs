@@ -55,6 +55,11 @@ impl Counted {
         all.into_iter().collect()
     }
 
+    /// Whether the profiler has sampled a small block.
+    pub fn has_sampled(&self) -> bool {
+        !self.sampled.is_empty()
+    }
+
     fn expected_large(&self, arena: u32, class: u64, promoted: bool) -> u64 {
         let own = self.large.get(&(arena, class)).copied().unwrap_or(0);
         // Up to 5.3.0 a sampled small block is counted as a block of the first large class.

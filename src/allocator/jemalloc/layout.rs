@@ -166,6 +166,8 @@ pub struct Layout {
     pub bin_curregs: u64,
     /// Bin: slabs.
     pub bin_curslabs: u64,
+    /// Arena: bytes that jemalloc has handed out to itself (builds with statistics).
+    pub arena_internal: u64,
     /// Arena: the statistics of large size classes.
     pub large_stats: u64,
     /// Bytes of one of those.
@@ -245,6 +247,7 @@ impl Layout {
             bin_lock: 64,
             bin_curregs: 152,
             bin_curslabs: 192,
+            arena_internal: 88,
             large_stats: 720,
             large_stats_bytes: 32,
             base_ind: 0,
@@ -287,6 +290,7 @@ impl Layout {
             bits: ExtentBits::before_5_3(build, 16, Bits::new(36, 28)),
             arena_base: bins + 264 * build.nbins,
             bins: BinPlaces::Inline(bins),
+            arena_internal: 88,
             large_stats: 728,
             tcache: TcacheLayout {
                 arena_descriptors: Some(behind_large_stats(7016, build, 32)),
@@ -321,6 +325,7 @@ impl Layout {
             bin_bytes: 280,
             bin_curregs: 160,
             bin_curslabs: 200,
+            arena_internal: 104,
             large_stats: 768,
             large_stats_bytes: 48,
             base_blocks: 144,
@@ -358,6 +363,7 @@ impl Layout {
             bin_bytes: 224,
             bin_curregs: 136,
             bin_curslabs: 176,
+            arena_internal: 56,
             large_stats: 976,
             base_blocks: 160,
             tcache: TcacheLayout {
@@ -392,6 +398,7 @@ impl Layout {
             arena_base: 80648,
             bins: BinPlaces::Flat(80704),
             bin_lock: 72,
+            arena_internal: 72,
             large_stats: 992,
             large_stats_bytes: 56,
             tcache: TcacheLayout {
@@ -420,6 +427,7 @@ impl Layout {
             table: "development",
             arena_base: 100_616,
             bins: BinPlaces::Flat(100_672),
+            arena_internal: 72,
             large_stats: 1064,
             tcache: TcacheLayout {
                 arena_descriptors: Some(behind_large_stats(12048, build, 56)),

@@ -253,13 +253,14 @@ impl Gather<'_> {
             }
             _ => u64::from(tcache.bins_max),
         };
-        if let (Some(offset), Some(slow)) = (tcache.slow_stacks, slow) {
+        let stacks = tcache.slow_stacks.zip(slow).and_then(|(offset, slow)| {
             self.want(slow.wrapping_add(offset), 16);
-            let stacks = self.memory.read_u64(slow.wrapping_add(offset)).ok();
-            self.caches.own.extend(stacks.filter(|stacks| *stacks != 0).map(|stacks| (stacks, STACKS)));
-        }
+            self.memory.read_u64(slow.wrapping_add(offset)).ok().filter(|stacks| *stacks != 0)
+        });
+        self.caches.own.extend(stacks.map(|stacks| (stacks, STACKS)));
         let Some(bytes) = self.array(start, count.min(u64::from(tcache.bins_max))) else { return };
-        let mut last_end = 0;
+        // The first stack begins behind one word that is never used.
+        let mut last_end = stacks.map_or(0, |stacks| stacks.wrapping_add(8));
         for (szind, bin) in (0..).zip(bytes.chunks_exact(24)) {
             if !self.low_bits_bin(bin, szind, &mut last_end) {
                 break;
@@ -289,23 +290,24 @@ impl Gather<'_> {
         {
             return false;
         }
+        let full = end.wrapping_sub(room_bytes);
+        let bound = self.stack_bound(bin, *last_end, end);
         *last_end = end;
-        self.want(end.wrapping_sub(room_bytes), room_bytes);
+        self.want(full, room_bytes);
         self.items(head, cached_bytes / 8, szind);
-        self.stashed(bin, szind, end.wrapping_sub(room_bytes), end);
+        // Freed blocks that a build with detection of late uses keeps below the stack.
+        if let Some(bound) = bound.filter(|bound| *bound < full && (full - bound) / 8 <= ITEMS_MAX) {
+            self.items(bound, (full - bound) / 8, szind);
+        }
         true
     }
 
-    /// Freed blocks that a build with detection of late uses keeps below the stack.
-    fn stashed(&mut self, bin: &[u8], szind: u64, full: u64, end: u64) {
-        if self.places.layout.tcache.slow_nbins.is_none() {
-            return;
+    /// Where a bin's stack begins: from 5.3.1 on each bin knows its length, before that one follows the other.
+    fn stack_bound(&self, bin: &[u8], last_end: u64, end: u64) -> Option<u64> {
+        if self.places.layout.tcache.slow_nbins.is_some() {
+            return u16_at(bin, 22).map(|room| end.wrapping_sub(u64::from(room) * 8));
         }
-        let Some(room) = u16_at(bin, 22) else { return };
-        let bound = end.wrapping_sub(u64::from(room) * 8);
-        if bound < full {
-            self.items(bound, (full - bound) / 8, szind);
-        }
+        (last_end != 0).then_some(last_end)
     }
 
     fn array(&mut self, start: u64, count: u64) -> Option<Vec<u8>> {

@@ -270,10 +270,27 @@ impl Walk<'_> {
         self.outcome.blocks_in_motion_max =
             self.outcome.blocks_in_motion_max.max(comparison.blocks_in_motion_max);
         self.outcome.notes.extend(comparison.notes);
+        self.note_own_use(arenas);
         self.outcome.run_classes = self.jemalloc.classes.run_classes();
         self.outcome.shards = self.counted.shards(arenas);
         self.outcome.anomalies = self.anomalies.into_vec();
         self.outcome
+    }
+
+    /// jemalloc counts what it hands out to itself. What of that was not met as overhead cannot be told from the
+    /// program's blocks, but its sum is known.
+    fn note_own_use(&mut self, arenas: &[Arena]) {
+        let layout = &self.jemalloc.layout;
+        let counted: u64 = arenas.iter().filter_map(|arena| arena.internal_bytes(self.memory, layout)).sum();
+        let met: u64 = self.outcome.overhead.iter().map(|block| block.usable_bytes).sum();
+        if counted > met {
+            self.outcome.notes.push(format!(
+                "of the live bytes {} are jemalloc's own, as the records of its profiler are, by its own count",
+                counted - met
+            ));
+        } else if counted == 0 && self.counted.has_sampled() {
+            self.outcome.notes.push("the profiler is on: its own records count as live".to_owned());
+        }
     }
 
     fn base_claims(&mut self, arenas: &[Arena]) {
