@@ -7,14 +7,15 @@ use crate::allocator::Provenance;
 use crate::snapshot::schema::{AllocatorSummary, Summary, Target};
 use std::io::{self, Write};
 
+/// The short name of the executable.
+pub fn executable(target: &Target) -> String {
+    harmless(target.exe.rsplit('/').find(|part| !part.is_empty()).unwrap_or("?"))
+}
+
 /// The process's own name; that of its executable too where it has another, and alone where it is only longer.
 pub fn program(target: &Target) -> String {
-    let file = target.exe.rsplit('/').find(|part| !part.is_empty()).unwrap_or("?");
-    harmless(&if file.starts_with(&target.name) {
-        file.to_owned()
-    } else {
-        format!("{} ({file})", target.name)
-    })
+    let file = executable(target);
+    harmless(&if file.starts_with(&target.name) { file } else { format!("{} ({file})", target.name) })
 }
 
 /// `redis-server  pid 4121  linux x86_64  8 threads  2026-11-23 09:14:05 UTC`.

@@ -92,6 +92,7 @@ impl<'t, 'a> Structures<'t, 'a> {
             bin_lock: self.bin.offset_bytes("lock.lock")?,
             bin_curregs: self.bin.offset_bytes("stats.curregs")?,
             bin_curslabs: self.bin.offset_bytes("stats.curslabs")?,
+            arena_internal: self.arena.offset_bytes("stats.internal")?,
             large_stats: large_stats.offset_bytes,
             large_stats_bytes: large_stats.of.elements()?.0.size_bytes()?,
             base_ind: self.base.offset_bytes("ehooks.ind").or_else(|| self.base.offset_bytes("ind"))?,

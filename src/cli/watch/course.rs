@@ -189,7 +189,7 @@ fn executed(source: &str, first: &Target, now: &Target, is_anew: bool) -> Result
         (Some(first), Some(now)) => first != now,
         _ => file(first) != file(now),
     };
-    let program = heading::program(now);
+    let program = heading::executable(now);
     Ok((is_anew || is_other)
         .then(|| format!("process {source} executed {program}: growth is counted anew from here")))
 }
