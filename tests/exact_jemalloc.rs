@@ -236,6 +236,25 @@ fn longer_structures_by_their_debug_information() {
 }
 
 #[test]
+fn longer_structures_by_a_separate_debug_file() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for program in jemalloc_programs_with_assertions().expect("test-programs/build works") {
+        let (debug, stripped) = (folder.join(format!("{}.debug", program.name)), folder.join(&program.name));
+        let objcopy = |arguments: &[&str], from: &Path, to: &Path| {
+            let status = Command::new("objcopy").args(arguments).args([from, to]).status();
+            assert!(status.expect("objcopy starts").success(), "{}", to.display());
+        };
+        objcopy(&["--only-keep-debug"], &program.executable, &debug);
+        let link = format!("--add-gnu-debuglink={}", debug.display());
+        objcopy(&["--strip-all", &link], &program.executable, &stripped);
+        let name = stripped.display().to_string();
+        let start = |arguments: &[&str]| Ledger::start(&name, arguments);
+        let provenance = assert_exact(&name, &start, program.statistics, Runtime::Libraries);
+        assert_eq!(provenance, Provenance::Dwarf, "{name}");
+    }
+}
+
+#[test]
 fn longer_structures_that_no_table_has_are_not_called_complete() {
     for program in jemalloc_programs_with_assertions().expect("test-programs/build works") {
         let mut ledger = Ledger::start(&program.stripped.display().to_string(), &[]);

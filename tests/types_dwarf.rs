@@ -38,11 +38,15 @@ fn said(program: &Path) -> Vec<(String, String, u64, u64)> {
 }
 
 fn assert_equal(name: &str, flags: &[&str]) {
-    let program = compile(name, flags);
-    let image = image(&program);
+    assert_told(name, &compile(name, flags));
+}
+
+/// Compares what the debug information of a program tells with what the program says.
+fn assert_told(name: &str, program: &Path) {
+    let image = image(program);
     let sections = DebugSections::of(&image).expect("compiled with debug information");
     let types = Types::of(&sections, &["shapes.c"]);
-    let said = said(&program);
+    let said = said(program);
     assert!(said.len() > 30, "{name}: {} lines", said.len());
     for (structure, member, offset_bytes, size_bytes) in said {
         let of = types.find(&[&structure]).unwrap_or_else(|| panic!("{name}: no {structure}"));
@@ -76,6 +80,19 @@ fn compressed_sections() {
 #[test]
 fn optimised_by_the_linker() {
     assert_equal("linked-together", &["-g", "-O2", "-flto"]);
+}
+
+#[test]
+fn common_parts_in_units_of_their_own() {
+    let object = compile("again", &["-g", "-c", "-Dmain=again"]);
+    let twice = object.display().to_string();
+    let program = compile("twice", &["-g", &twice]);
+    let status = Command::new("dwz").arg(&program).status().expect("install dwz: .ci/run does");
+    assert!(status.success());
+    let partial = Command::new("readelf").args(["--debug-dump=info", "-W"]).arg(&program).output();
+    let partial = partial.expect("readelf starts").stdout;
+    assert!(String::from_utf8_lossy(&partial).contains("DW_TAG_partial_unit"), "dwz moved nothing");
+    assert_told("twice", &program);
 }
 
 #[test]

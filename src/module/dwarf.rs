@@ -6,21 +6,18 @@
 
 use super::Image;
 use gimli::{
-    Abbreviations, AttributeValue, DebugAbbrev, DebugAbbrevOffset, DebugInfo, DebugInfoOffset, DebugLineStr,
-    DebugStr, DebugStrOffsets, DebugStrOffsetsBase, DebuggingInformationEntry, DwarfFileType, EndianSlice,
-    Format, LittleEndian, Reader, Section, UnitHeader, UnitOffset, UnitType,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, DebugInfoOffset, DebugLineStr, DebugStr,
+    DebugStrOffsets, DebugStrOffsetsBase, DebuggingInformationEntry, DwarfFileType, EndianSlice, Format,
+    LittleEndian, UnitHeader, UnitOffset, UnitType,
 };
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Largest section that is decompressed.
-const SECTION_BYTES_MAX: u64 = 2 << 30;
+/// Most bytes that a section is decompressed to: reading more would take longer than all else that is done.
+const DECOMPRESSED_BYTES_MAX: u64 = 128 << 20;
 
 /// Most units of one file.
 const UNITS_MAX: usize = 1 << 20;
-
-/// Most bytes of one abbreviation: a root entry has about ten attributes of two to four bytes.
-const ABBREVIATION_BYTES_MAX: usize = 256;
 
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 pub(super) type Entry<'a> = DebuggingInformationEntry<Slice<'a>>;
@@ -38,7 +35,7 @@ pub struct DebugSections<'a> {
 impl<'a> DebugSections<'a> {
     /// The sections of `image`, if it has any.
     pub fn of(image: &'a Image) -> Option<Self> {
-        let section = |name| image.section(name, SECTION_BYTES_MAX);
+        let section = |name| image.section(name, DECOMPRESSED_BYTES_MAX);
         Some(Self {
             info: section(".debug_info").filter(|bytes| !bytes.is_empty())?,
             abbreviations: section(".debug_abbrev")?,
@@ -114,40 +111,12 @@ impl<'a> Units<'a> {
 
     /// The name of a unit's source, from its root entry alone.
     fn source(&self, header: &UnitHeader<Slice<'a>>) -> Option<Slice<'a>> {
-        let first = self.first_abbreviation(header.debug_abbrev_offset());
-        let root = |abbreviations: &Abbreviations| header.entry(abbreviations, header.root_offset()).ok();
-        // The root entry uses the first abbreviation wherever it was seen.
-        let root = first
-            .and_then(|first| root(&first))
-            .or_else(|| root(&header.abbreviations(&self.abbreviations).ok()?))?;
+        let abbreviations = header.abbreviations(&self.abbreviations).ok()?;
+        let root = header.entry(&abbreviations, header.root_offset()).ok()?;
         if root.tag() != gimli::DW_TAG_compile_unit {
             return None;
         }
         self.text(StringIndex::of(header, &root), root.attr_value(gimli::DW_AT_name)?)
-    }
-
-    /// The first abbreviation of a table alone: reading the tables of thousands of units would take longer than
-    /// everything else.
-    fn first_abbreviation(&self, offset: DebugAbbrevOffset) -> Option<Abbreviations> {
-        let table = self.abbreviations.reader().slice().get(offset.0..)?;
-        let mut rest = EndianSlice::new(table, LittleEndian);
-        rest.read_uleb128().ok()?;
-        rest.read_uleb128().ok()?;
-        rest.read_u8().ok()?;
-        loop {
-            let (name, form) = (rest.read_uleb128_u16().ok()?, rest.read_uleb128_u16().ok()?);
-            if gimli::DwForm(form) == gimli::DW_FORM_implicit_const {
-                rest.read_sleb128().ok()?;
-            }
-            let len_bytes = table.len() - rest.slice().len();
-            if len_bytes > ABBREVIATION_BYTES_MAX {
-                return None;
-            }
-            if (name, form) == (0, 0) {
-                let alone = DebugAbbrev::new(table.get(..len_bytes)?, LittleEndian);
-                return alone.abbreviations(DebugAbbrevOffset(0)).ok();
-            }
-        }
     }
 
     /// Reads the unit in which `place` lies: only entries of units that were read are found.

@@ -175,7 +175,8 @@ impl Image {
     /// A section, decompressed where it is compressed; none that would have more than `bytes_max` then.
     pub fn section(&self, name: &str, bytes_max: u64) -> Option<std::borrow::Cow<'_, [u8]>> {
         let data = self.parsed()?.section_by_name(name)?.compressed_data().ok()?;
-        if data.uncompressed_size > bytes_max { None } else { data.decompress().ok() }
+        let is_compressed = data.format != object::CompressionFormat::None;
+        if is_compressed && data.uncompressed_size > bytes_max { None } else { data.decompress().ok() }
     }
 }
 
