@@ -25,6 +25,21 @@ pub trait Memory {
         None
     }
 
+    /// Whether the bytes at `address` are known to be those of the moment that is asked about.
+    fn is_certain(&self, _address: u64) -> bool {
+        true
+    }
+
+    /// Whether they were read in that moment, and not found unchanged before and after.
+    fn is_of_the_moment(&self, _address: u64) -> bool {
+        true
+    }
+
+    /// Whether that holds for all bytes.
+    fn is_of_one_moment(&self) -> bool {
+        true
+    }
+
     /// The pages of `range` that can be read without making the target grow, in address order.
     ///
     /// A source that cannot tell returns the range itself.

@@ -17,10 +17,15 @@ use std::time::Duration;
 const FIELDS: [&str; 9] =
     ["arena", "ordblks", "smblks", "hblks", "hblkhd", "fsmblks", "uordblks", "fordblks", "keepcost"];
 
-fn snapshot(pid: u32) -> Snapshot {
+/// Other work on a busy machine may make a pause long; it is not what is asked here.
+const AMPLE: Duration = Duration::from_secs(10);
+
+/// Too short for a heap of 70 MB: most of it must be read while the target runs.
+const SHORT: Duration = Duration::from_millis(20);
+
+fn snapshot(pid: u32, pause_budget: Duration) -> Snapshot {
     let target = Target::open(&pid.to_string()).expect("the ledger runs");
-    // Other work on a busy machine may make a pause long; it is not what is asked here.
-    let options = Options { pause_budget: Duration::from_secs(10), ..Options::default() };
+    let options = Options { pause_budget, ..Options::default() };
     target.snapshot(&options).expect("its heap can be read")
 }
 
@@ -39,9 +44,13 @@ fn live_blocks(snapshot: &Snapshot) -> BTreeMap<u64, u64> {
 
 /// Compares everything that the ledger knows; returns the sizes of the blocks that it does not know.
 fn extra_blocks(name: &str, ledger: &mut Ledger) -> Vec<u64> {
+    extra_blocks_of(name, ledger, AMPLE)
+}
+
+fn extra_blocks_of(name: &str, ledger: &mut Ledger, pause_budget: Duration) -> Vec<u64> {
     let table = ledger.usable_sizes();
     let statistics = ledger.statistics();
-    let snapshot = snapshot(ledger.pid());
+    let snapshot = snapshot(ledger.pid(), pause_budget);
     let (_, allocator) = glibc(&snapshot);
     assert!(allocator.complete, "{name}: {:?} {:?}", allocator.anomalies, allocator.evidence);
     assert!(allocator.verified, "{name}: {:?} {:?}", allocator.anomalies, allocator.evidence);
@@ -174,9 +183,52 @@ fn a_static_program_without_symbols() {
 fn beside_jemalloc_in_one_process() {
     let path = LEDGER_JEMALLOC.expect("built wherever jemalloc is not the C library's own");
     let ledger = Ledger::start(path, &[]);
-    let names: Vec<String> =
-        snapshot(ledger.pid()).summary.allocators.iter().map(|allocator| allocator.name.clone()).collect();
+    let names: Vec<String> = snapshot(ledger.pid(), AMPLE)
+        .summary
+        .allocators
+        .iter()
+        .map(|allocator| allocator.name.clone())
+        .collect();
     assert_eq!(names, ["jemalloc"], "glibc's malloc never ran there");
+}
+
+fn was_read_around_the_stop(allocator: &AllocatorSummary) -> bool {
+    allocator.evidence.iter().any(|sentence| sentence.contains("bytes of heap were read while it ran"))
+}
+
+#[test]
+fn a_heap_that_is_too_large_for_the_pause() {
+    let mut ledger = Ledger::start(LEDGER, &["--threads", "3"]);
+    ledger.command("grow 150000 500 1");
+    ledger.command("shrink 20000 500 1");
+    let first = extra_blocks_of("at rest, around a stop", &mut ledger, SHORT);
+    assert_eq!(first, extra_blocks("at rest, in a stop", &mut ledger));
+    let taken = snapshot(ledger.pid(), SHORT);
+    assert!(was_read_around_the_stop(glibc(&taken).1), "{:?}", glibc(&taken).1.evidence);
+}
+
+#[test]
+fn a_large_heap_under_load() {
+    let mut ledger = Ledger::start(LEDGER, &["--threads", "3"]);
+    ledger.command("grow 150000 500 1");
+    let before = ledger.usable_sizes();
+    ledger.command("start");
+    let taken = snapshot(ledger.pid(), SHORT);
+    ledger.command("stop");
+    let after = ledger.usable_sizes();
+    let (_, allocator) = glibc(&taken);
+    assert!(was_read_around_the_stop(allocator), "{:?}", allocator.evidence);
+    assert!(allocator.complete && allocator.anomalies.is_empty(), "{:?}", allocator.anomalies);
+    let live = live_blocks(&taken);
+    let stayed: Vec<(&u64, &u64)> =
+        before.iter().filter(|(address, usable)| after.get(address) == Some(usable)).collect();
+    let missed = stayed.iter().filter(|(address, usable)| live.get(address) != Some(usable)).count() as u64;
+    let doubtful = allocator.blocks_in_motion_max;
+    println!("{} blocks stayed, {missed} missed, up to {doubtful} said to be doubtful", stayed.len());
+    assert!(stayed.len() > 150_000, "{} blocks stayed", stayed.len());
+    assert!(missed <= doubtful, "{missed} of {} blocks missed, {doubtful} said to be doubtful", stayed.len());
+    // Most of this heap is at rest; a busy machine makes the reads lie further apart.
+    assert!(doubtful * 10 < allocator.structures_checked, "{doubtful} of {}", allocator.structures_checked);
 }
 
 #[test]

@@ -52,3 +52,30 @@ impl AddressSpace<'_> {
             .collect()
     }
 }
+
+/// What is left of `ranges` without `holes`; both in address order without overlaps.
+pub fn without(ranges: &[AddressRange], holes: &[AddressRange]) -> Vec<AddressRange> {
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut start = range.start;
+        let first = holes.partition_point(|hole| hole.end <= range.start);
+        for hole in holes.iter().skip(first).take_while(|hole| hole.start < range.end) {
+            left.extend(AddressRange::new(start, hole.start).filter(|part| !part.is_empty()));
+            start = start.max(hole.end);
+        }
+        left.extend(AddressRange::new(start, range.end).filter(|part| !part.is_empty()));
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_cut_out() {
+        let range = |start, end| AddressRange { start, end };
+        let left = without(&[range(0, 10), range(20, 30)], &[range(2, 4), range(8, 22), range(29, 40)]);
+        assert_eq!(left, [range(0, 2), range(4, 8), range(22, 29)]);
+    }
+}

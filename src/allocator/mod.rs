@@ -10,6 +10,7 @@ pub mod claim;
 pub mod glibc;
 pub mod jemalloc;
 pub mod known;
+pub mod records;
 pub mod writable_data;
 
 pub use address_space::AddressSpace;
@@ -18,6 +19,7 @@ pub use block::{Block, Run, RunClass, Sink};
 pub use claim::{Claim, ClaimKind};
 pub use writable_data::Data;
 
+use self::records::RecordMap;
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
 
@@ -113,6 +115,19 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     ///
     /// Reading those ranges may reveal further ones: callers repeat until nothing new is named.
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange>;
+    /// The part of [`Allocator::metadata`] that is mostly users' bytes. Where it is too much for a stop it is read
+    /// before and after, and compared.
+    fn bulk(&self, _memory: &dyn Memory) -> Vec<AddressRange> {
+        Vec::new()
+    }
+    /// What must be read in the stop where the bulk is not.
+    fn essentials(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
+        self.metadata(memory, threads)
+    }
+    /// Where in its bulk its records lie.
+    fn records(&self, _memory: &dyn Memory, _threads: &[ThreadPointer]) -> RecordMap {
+        RecordMap::default()
+    }
     /// Words of 32 bits that are not zero while the allocator changes its records.
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64>;
     /// Whether a thread is where the allocator changes its records without a lock; then a stop is to be tried anew.

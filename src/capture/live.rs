@@ -50,6 +50,12 @@ impl LiveMemory {
         &self.memory
     }
 
+    /// The present parts of `ranges`.
+    pub(super) fn present_of(&self, ranges: &[AddressRange]) -> Vec<AddressRange> {
+        let parts = ranges.iter().flat_map(|range| self.present(*range)).collect();
+        heaptap_platform::merge_ranges(parts, 0)
+    }
+
     fn is_present(&self, address: u64) -> bool {
         let page = address / self.page_bytes;
         let number = page / NEIGHBOURHOOD_PAGES;

@@ -3,6 +3,7 @@
 //! A capture knows which bytes it has and which it lacks. What they mean is for those who read it.
 
 mod live;
+mod preread;
 mod window;
 
 pub use live::LiveMemory;
@@ -35,12 +36,23 @@ pub struct CapturedMemory {
     buffer: Vec<u8>,
     /// Bytes of the buffer that segments refer to.
     used: usize,
+    /// What was read around the stop: pages that may have changed, and those that were read in the stop.
+    preread: Option<Moments>,
+}
+
+/// Of which moments the pages of a capture are.
+#[derive(Debug, Default)]
+struct Moments {
+    /// Changed around the stop, not read in it.
+    doubtful: Vec<AddressRange>,
+    /// Read in the stop.
+    stopped: Vec<AddressRange>,
 }
 
 impl CapturedMemory {
     /// A capture that copies into `room` for as long as that lasts.
     const fn with_room(room: Vec<u8>) -> Self {
-        Self { segments: Vec::new(), buffer: room, used: 0 }
+        Self { segments: Vec::new(), buffer: room, used: 0, preread: None }
     }
 
     /// The part of the buffer behind what is used, `len_bytes` long; made longer only if it must be, since
@@ -110,6 +122,44 @@ impl CapturedMemory {
         gaps
     }
 
+    /// Replaces the bytes from `address` on, as far as they are captured.
+    fn overwrite(&mut self, address: u64, bytes: &[u8]) {
+        let end = address.saturating_add(bytes.len() as u64);
+        let first = self.segments.partition_point(|segment| segment.end() <= address);
+        for segment in self.segments.iter().skip(first).take_while(|segment| segment.start < end) {
+            let start = segment.start.max(address);
+            let len_bytes = usize::try_from(segment.end().min(end) - start).unwrap_or(0);
+            let to = segment.offset + usize::try_from(start - segment.start).unwrap_or(0);
+            let from = usize::try_from(start - address).unwrap_or(0);
+            if let (Some(old), Some(new)) =
+                (self.buffer.get_mut(to..to + len_bytes), bytes.get(from..from + len_bytes))
+            {
+                old.copy_from_slice(new);
+            }
+        }
+    }
+
+    /// Takes over everything that another capture has, in place of what this one has there.
+    fn absorb(&mut self, other: &Self) {
+        for range in other.ranges_apart() {
+            let len_bytes = usize::try_from(range.len_bytes()).unwrap_or(0);
+            let Some(bytes) = other.slice(range.start, len_bytes) else { continue };
+            self.overwrite(range.start, bytes);
+            for gap in self.gaps(range) {
+                let from = usize::try_from(gap.start - range.start).unwrap_or(0);
+                let gap_bytes = usize::try_from(gap.len_bytes()).unwrap_or(0);
+                let Some(new) = bytes.get(from..from + gap_bytes) else { continue };
+                self.free_room(gap_bytes).copy_from_slice(new);
+                self.index(&[gap], &[]);
+            }
+        }
+    }
+
+    /// The captured ranges as they lie in the buffer.
+    fn ranges_apart(&self) -> impl Iterator<Item = AddressRange> {
+        self.segments.iter().map(|segment| AddressRange { start: segment.start, end: segment.end() })
+    }
+
     fn segment(&self, address: u64) -> Option<&Segment> {
         let index = self.segments.partition_point(|segment| segment.end() <= address);
         self.segments.get(index).filter(|segment| segment.start <= address)
@@ -140,6 +190,18 @@ impl Memory for CapturedMemory {
         self.tail(address)?.get(..len_bytes)
     }
 
+    fn is_certain(&self, address: u64) -> bool {
+        self.preread.as_ref().is_none_or(|moments| !holds(&moments.doubtful, address))
+    }
+
+    fn is_of_the_moment(&self, address: u64) -> bool {
+        self.preread.as_ref().is_none_or(|moments| holds(&moments.stopped, address))
+    }
+
+    fn is_of_one_moment(&self) -> bool {
+        self.preread.is_none()
+    }
+
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
         let first = self.segments.partition_point(|segment| segment.end() <= range.start);
         self.segments
@@ -151,6 +213,12 @@ impl Memory for CapturedMemory {
             })
             .collect()
     }
+}
+
+/// Whether one of `ranges`, in address order without overlaps, holds `address`.
+fn holds(ranges: &[AddressRange], address: u64) -> bool {
+    let index = ranges.partition_point(|range| range.end <= address);
+    ranges.get(index).is_some_and(|range| range.start <= address)
 }
 
 /// Everything taken in one stop.
@@ -170,6 +238,8 @@ pub struct Capture {
     pub cut_short: bool,
     /// What is missing, as sentences.
     pub lacks: Vec<String>,
+    /// How it was taken, where that is not told by the rest.
+    pub notes: Vec<String>,
 }
 
 impl Capture {

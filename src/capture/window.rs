@@ -3,6 +3,7 @@
 //! What is copied was planned before the stop, on the running target; while it is stopped the plan is made
 //! again over the copied bytes, and what is new is copied too. Nothing is interpreted beyond that.
 
+use super::preread::Preread;
 use super::{Capture, CapturedMemory, LiveMemory, thread_pointers};
 use crate::allocator::{Allocator, ThreadPointer};
 use crate::memory::{Fault, Memory, MemoryExt};
@@ -16,6 +17,10 @@ const GAP_BYTES_MAX: u64 = 4096;
 
 /// Times that the plan is made again in one stop.
 const ROUNDS_MAX: usize = 6;
+
+/// A rate that copying of a heap that nobody has read yet reaches nearly always: above it a heap is read around the
+/// stop, not in it.
+const BULK_BYTES_PER_MS: u64 = 2_000_000;
 
 /// A rate that copying reaches on any machine met: below it a stop is not even tried.
 const COPY_BYTES_PER_MS: u64 = 5_000_000;
@@ -78,6 +83,9 @@ pub fn survey(process: &Process, limits: Limits) -> Result<Survey, CaptureError>
 }
 
 /// Stops the target, copies what the allocators need, lets go; again if a lock was held.
+///
+/// A heap that has to be read itself and is too large for the pause is read before and after too: see
+/// [`super::preread`].
 pub fn take(
     process: &Process,
     live: &LiveMemory,
@@ -85,10 +93,16 @@ pub fn take(
     known_threads: &[ThreadPointer],
     limits: Limits,
 ) -> Result<Capture, CaptureError> {
-    let planned = plan(allocators, live, known_threads);
-    let locks: Vec<u64> = allocators.iter().flat_map(|allocator| allocator.lock_words(live)).collect();
-    let planned_bytes: u64 = present(live, &planned).iter().map(AddressRange::len_bytes).sum();
+    let bulk = bulk(allocators, live);
     let budget_ms = u64::try_from(limits.pause.as_millis()).unwrap_or(u64::MAX);
+    let extent = if len_bytes(&live.present_of(&bulk)) / BULK_BYTES_PER_MS > budget_ms {
+        Extent::Essentials
+    } else {
+        Extent::Everything
+    };
+    let planned = plan(extent, allocators, live, known_threads);
+    let locks: Vec<u64> = allocators.iter().flat_map(|allocator| allocator.lock_words(live)).collect();
+    let planned_bytes = len_bytes(&live.present_of(&planned));
     if planned_bytes / COPY_BYTES_PER_MS > budget_ms {
         return Err(CaptureError::OverBudget {
             pid: process.pid(),
@@ -96,40 +110,75 @@ pub fn take(
             budget: limits.pause,
         });
     }
-    let mut window = Window { live, allocators, planned: &planned, locks: &locks, room: room(planned_bytes) };
-    let mut pauses = Vec::new();
-    for attempt in 1..=limits.attempts.max(1) {
-        live.forget();
-        let stopped = Stopped::stop(process, &stop_limits(limits))?;
-        let in_motion = window.is_locked() || window.is_at_work(&stopped);
-        if in_motion && attempt < limits.attempts {
-            pauses.push(stopped.release());
-            // The holder of the lock needs a moment to let go; how long is not known, so it grows.
-            std::thread::sleep(Duration::from_micros(300 * u64::from(attempt)));
-            continue;
-        }
-        let mut capture = window.copy(&stopped, limits.pause);
-        pauses.push(stopped.release());
-        if let Some(failure) = live.failure() {
-            return Err(failure.into());
-        }
-        capture.in_motion = in_motion;
-        capture.pauses = pauses;
-        return Ok(capture);
+    let preread =
+        (extent == Extent::Essentials).then(|| Preread::of(live, &bulk, allocators, known_threads, &planned));
+    let wished_bytes = preread.as_ref().map_or(0, Preread::wished_bytes);
+    let room = room(planned_bytes + wished_bytes.min(budget_ms.saturating_mul(COPY_BYTES_PER_MS)));
+    let preread_ref = preread.as_ref();
+    let mut window =
+        Window { live, allocators, extent, planned: &planned, locks: &locks, preread: preread_ref, room };
+    let mut capture = window.attempt(process, limits)?;
+    if let Some(preread) = preread {
+        let threads = thread_pointers(&capture.threads);
+        capture.notes.push(preread_note(&bulk, live, &capture.memory));
+        capture.memory = preread.complete(live, &capture.memory, allocators, &threads);
     }
-    Ok(Capture::default())
+    match live.failure() {
+        Some(failure) => Err(failure.into()),
+        None => Ok(capture),
+    }
+}
+
+fn preread_note(bulk: &[AddressRange], live: &LiveMemory, stopped: &CapturedMemory) -> String {
+    format!(
+        "{} bytes of heap were read while it ran, before and after the stop; {} bytes in the stop",
+        len_bytes(&live.present_of(bulk)),
+        stopped.len_bytes()
+    )
+}
+
+/// How much is copied in the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All that a walk reads.
+    Everything,
+    /// What a walk reads, but for the bulk of the heap.
+    Essentials,
 }
 
 struct Window<'a> {
     live: &'a LiveMemory,
     allocators: &'a [&'a dyn Allocator],
+    extent: Extent,
     planned: &'a [AddressRange],
     locks: &'a [u64],
+    preread: Option<&'a Preread>,
     /// Memory that is already backed by pages, so that none are made while the target waits.
     room: Vec<u8>,
 }
 
 impl Window<'_> {
+    fn attempt(&mut self, process: &Process, limits: Limits) -> Result<Capture, CaptureError> {
+        let mut pauses = Vec::new();
+        for attempt in 1..=limits.attempts.max(1) {
+            self.live.forget();
+            let stopped = Stopped::stop(process, &stop_limits(limits))?;
+            let in_motion = self.is_locked() || self.is_at_work(&stopped);
+            if in_motion && attempt < limits.attempts {
+                pauses.push(stopped.release());
+                // The holder of the lock needs a moment to let go; how long is not known, so it grows.
+                std::thread::sleep(Duration::from_micros(300 * u64::from(attempt)));
+                continue;
+            }
+            let mut capture = self.copy(&stopped, limits.pause);
+            pauses.push(stopped.release());
+            capture.in_motion = in_motion;
+            capture.pauses = pauses;
+            return Ok(capture);
+        }
+        Ok(Capture::default())
+    }
+
     fn is_locked(&self) -> bool {
         let words = self.locks.iter().map(|word| AddressRange { start: *word, end: word.saturating_add(4) });
         let ranges = merge_ranges(words.collect(), GAP_BYTES_MAX);
@@ -154,7 +203,7 @@ impl Window<'_> {
         };
         capture.memory = CapturedMemory::with_room(std::mem::take(&mut self.room));
         let threads = thread_pointers(&capture.threads);
-        let mut wanted = present(self.live, self.planned);
+        let mut wanted = self.live.present_of(self.planned);
         for round in 0..ROUNDS_MAX {
             let whole = read(self.live, &wanted, &mut capture.memory, Some(until), &mut capture.lacks);
             if !whole {
@@ -162,9 +211,9 @@ impl Window<'_> {
                 break;
             }
             let overlay = Overlay { captured: &capture.memory, live: self.live };
-            let again = plan(self.allocators, &overlay, &threads);
+            let again = plan(self.extent, self.allocators, &overlay, &threads);
             let new: Vec<AddressRange> = again.iter().flat_map(|range| capture.memory.gaps(*range)).collect();
-            wanted = present(self.live, &new);
+            wanted = self.live.present_of(&new);
             if wanted.is_empty() {
                 break;
             }
@@ -172,14 +221,40 @@ impl Window<'_> {
                 capture.lacks.push("the allocator's records kept leading to further ones".to_owned());
             }
         }
+        if let Some(preread) = self.preread.filter(|_| !capture.cut_short) {
+            self.copy_bulk(preread, &mut capture, until);
+        }
         capture
+    }
+
+    /// Copies what of the bulk came after it was read, and then what may have changed, as far as there is time.
+    fn copy_bulk(&self, preread: &Preread, capture: &mut Capture, until: Instant) {
+        let overlay = Overlay { captured: &capture.memory, live: self.live };
+        let present = self.live.present_of(&bulk(self.allocators, &overlay));
+        let new: Vec<AddressRange> = present
+            .iter()
+            .flat_map(|range| preread.gaps(*range))
+            .flat_map(|gap| capture.memory.gaps(gap))
+            .collect();
+        if !read(self.live, &new, &mut capture.memory, Some(until), &mut capture.lacks) {
+            capture.cut_short = true;
+            return;
+        }
+        // The release takes its time as well.
+        let until = until.checked_sub((until - Instant::now()) / 4).unwrap_or(until);
+        for wishes in preread.wishes() {
+            let wanted = intersect(wishes, &present);
+            if !read(self.live, &wanted, &mut capture.memory, Some(until), &mut Vec::new()) {
+                return;
+            }
+        }
     }
 }
 
 /// Captured bytes where there are any, else those of the target, which must be stopped.
-struct Overlay<'a> {
-    captured: &'a CapturedMemory,
-    live: &'a LiveMemory,
+pub(super) struct Overlay<'a> {
+    pub(super) captured: &'a CapturedMemory,
+    pub(super) live: &'a LiveMemory,
 }
 
 impl Memory for Overlay<'_> {
@@ -203,26 +278,53 @@ impl Memory for Overlay<'_> {
     }
 }
 
-fn plan(allocators: &[&dyn Allocator], memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
-    let ranges = allocators.iter().flat_map(|allocator| allocator.metadata(memory, threads)).collect();
-    merge_ranges(ranges, GAP_BYTES_MAX)
+fn plan(
+    extent: Extent,
+    allocators: &[&dyn Allocator],
+    memory: &dyn Memory,
+    threads: &[ThreadPointer],
+) -> Vec<AddressRange> {
+    let ranges = allocators.iter().flat_map(|allocator| match extent {
+        Extent::Everything => allocator.metadata(memory, threads),
+        Extent::Essentials => allocator.essentials(memory, threads),
+    });
+    merge_ranges(ranges.collect(), GAP_BYTES_MAX)
 }
 
-/// The present parts of `ranges`.
-fn present(live: &LiveMemory, ranges: &[AddressRange]) -> Vec<AddressRange> {
-    let parts = ranges.iter().flat_map(|range| live.present(*range)).collect();
-    merge_ranges(parts, 0)
+fn bulk(allocators: &[&dyn Allocator], memory: &dyn Memory) -> Vec<AddressRange> {
+    merge_ranges(allocators.iter().flat_map(|allocator| allocator.bulk(memory)).collect(), 0)
+}
+
+fn len_bytes(ranges: &[AddressRange]) -> u64 {
+    ranges.iter().map(AddressRange::len_bytes).sum()
+}
+
+/// What lies in both; both in address order without overlaps.
+fn intersect(ranges: &[AddressRange], others: &[AddressRange]) -> Vec<AddressRange> {
+    let mut common = Vec::with_capacity(ranges.len());
+    let mut rest = others;
+    for range in ranges {
+        while let Some((_, behind)) = rest.split_first().filter(|(first, _)| first.end <= range.start) {
+            rest = behind;
+        }
+        common.extend(
+            rest.iter()
+                .take_while(|other| other.start < range.end)
+                .filter_map(|other| other.intersection(range)),
+        );
+    }
+    common
 }
 
 /// Copies `ranges`; whether the time sufficed.
-fn read(
+pub(super) fn read(
     live: &LiveMemory,
     ranges: &[AddressRange],
     memory: &mut CapturedMemory,
     until: Option<Instant>,
     lacks: &mut Vec<String>,
 ) -> bool {
-    let bytes: u64 = ranges.iter().map(AddressRange::len_bytes).sum();
+    let bytes = len_bytes(ranges);
     let mut outcome = BulkRead::default();
     let destination = memory.free_room(usize::try_from(bytes).unwrap_or(0));
     if let Err(error) = live.process().read_ranges(ranges, destination, until, &mut outcome) {

@@ -54,7 +54,7 @@ impl Walked {
             version: allocator.version(),
             module: allocator.module().to_owned(),
             provenance: allocator.provenance(),
-            evidence: allocator.evidence(),
+            evidence: allocator.evidence().into_iter().chain(capture.notes.iter().cloned()).collect(),
             metadata_bytes: outcome.metadata_bytes.unwrap_or(copied_bytes),
             outcome,
             liveness,

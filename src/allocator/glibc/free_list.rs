@@ -26,6 +26,8 @@ pub struct FreeLists {
     pub fast: HashMap<u64, u32>,
     /// Lists that broke off.
     pub broken: u64,
+    /// Lists that broke off where the capture is of two moments.
+    pub doubtful: u64,
 }
 
 impl FreeLists {
@@ -56,17 +58,26 @@ impl FreeLists {
         let word = |index: u64| arena.bins.get(usize::try_from(index).ok()?).copied();
         let (Some(first), Some(last)) = (word((bin - 1) * 2), word((bin - 1) * 2 + 1)) else { return };
         let Err(broken) = self.chain(memory, arena.index, head, first, 0) else { return };
-        self.broken += 1;
-        anomalies.add(
-            broken.chunk,
-            &format!(
-                "the list of bin {bin} of arena {} breaks here; the last good chunk is {:#x}: what lies \
+        if self.is_told(memory, broken) {
+            anomalies.add(
+                broken.chunk,
+                &format!(
+                    "the list of bin {bin} of arena {} breaks here; the last good chunk is {:#x}: what lies \
                  before {:#x} was probably written past its end, or used after it was freed",
-                arena.index, broken.last_good, broken.chunk
-            ),
-        );
+                    arena.index, broken.last_good, broken.chunk
+                ),
+            );
+        }
         // The other direction gives what lies behind the break.
         let _ = self.chain(memory, arena.index, head, last, 1);
+    }
+
+    /// Counts a break; whether it is one in the target, and not between two moments of the capture.
+    fn is_told(&mut self, memory: &dyn Memory, broken: Broken) -> bool {
+        let places = [broken.chunk, broken.last_good];
+        let is_told = places.iter().all(|chunk| memory.is_of_the_moment(chunk.saturating_add(FORWARD)));
+        *if is_told { &mut self.broken } else { &mut self.doubtful } += 1;
+        is_told
     }
 
     /// Follows links forwards (0) or backwards (1) until `head`.
@@ -115,14 +126,15 @@ impl FreeLists {
             let field = chunk.wrapping_add(FORWARD);
             let stored = if chunk % 16 == 0 { memory.read_u64(field).ok() } else { None };
             let Some(stored) = stored.filter(|_| !self.fast.contains_key(&chunk)) else {
-                self.broken += 1;
-                anomalies.add(
+                if self.is_told(memory, Broken { chunk, last_good }) {
+                    anomalies.add(
                     chunk,
                     &format!(
                         "a fastbin of arena {arena} breaks here; the last good chunk is {last_good:#x}: its \
                          user probably wrote to it after it was freed"
                     ),
                 );
+                }
                 return;
             };
             self.fast.insert(chunk, arena);

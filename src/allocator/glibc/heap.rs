@@ -158,3 +158,37 @@ pub fn elsewhere(memory: &dyn Memory, regions: &[AddressRange], top: u64) -> Vec
     }
     found
 }
+
+/// Where chunks begin again behind `from`: the first place from which several lead on plausibly, or to `limit`.
+pub fn resume(memory: &dyn Memory, from: u64, limit: u64) -> Option<u64> {
+    const SEARCHED_BYTES: u64 = 1 << 20;
+    let end = limit.min(from.saturating_add(SEARCHED_BYTES));
+    let mut chunk = from.saturating_add(16);
+    while chunk < end {
+        if leads_on(memory, chunk, limit) {
+            return Some(chunk);
+        }
+        chunk += 16;
+    }
+    None
+}
+
+fn leads_on(memory: &dyn Memory, first: u64, limit: u64) -> bool {
+    const CHUNKS: usize = 8;
+    let mut chunk = first;
+    let mut before = None;
+    for _ in 0..CHUNKS {
+        let Ok(header) = Header::read(memory, chunk) else { return false };
+        let agrees = header.has(PREVIOUS_IN_USE) || before.is_none_or(|bytes| bytes == header.previous_bytes);
+        if !header.is_plausible() || !agrees {
+            return false;
+        }
+        before = Some(header.size_bytes());
+        chunk = match chunk.checked_add(header.size_bytes()) {
+            Some(end) if end == limit => return true,
+            Some(end) if end < limit => end,
+            _ => return false,
+        };
+    }
+    true
+}

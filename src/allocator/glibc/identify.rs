@@ -8,7 +8,8 @@
 use super::arena::Arena;
 use super::chunk::{Header, PREVIOUS_IN_USE};
 use super::layout::{BIN_WORDS, Layout};
-use super::{Glibc, heap, mmapped, parameters, version, without};
+use super::{Glibc, heap, mmapped, parameters, version};
+use crate::allocator::address_space::without;
 use crate::allocator::{AddressSpace, Data, Provenance};
 use crate::memory::{Memory, MemoryExt, words};
 use crate::module::Module;

@@ -22,6 +22,8 @@ use self::layout::{Layout, Version};
 use self::mmapped::Proved;
 use self::parameters::Parameters;
 use self::tcache::Slots;
+use super::address_space::without;
+use super::records::RecordMap;
 use super::{Allocator, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::{AddressRange, merge_ranges};
@@ -58,6 +60,21 @@ pub struct Glibc {
 }
 
 impl Glibc {
+    /// What is small and at known places.
+    fn roots(&self, threads: &[ThreadPointer]) -> Vec<AddressRange> {
+        let mut ranges = Vec::new();
+        ranges.extend(AddressRange::with_len(self.main_arena, self.layout.arena_bytes()));
+        ranges.extend(self.parameters_at.and_then(parameters::range));
+        ranges.extend(self.mmapped.iter().filter_map(|chunk| AddressRange::with_len(*chunk, 16)));
+        if let Some(distance) = self.slots.and_then(|slots| slots.tcache) {
+            let slot = |thread: &ThreadPointer| {
+                AddressRange::with_len(thread.thread_pointer.wrapping_sub(distance), 8)
+            };
+            ranges.extend(threads.iter().filter_map(slot));
+        }
+        ranges
+    }
+
     fn parameters(&self, memory: &dyn Memory) -> Option<Parameters> {
         Parameters::read(memory, &self.layout.parameters, self.parameters_at?)
     }
@@ -142,16 +159,13 @@ impl Allocator for Glibc {
     }
 
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
+        let mut ranges = self.roots(threads);
+        ranges.extend(self.bulk(memory));
+        ranges
+    }
+
+    fn bulk(&self, memory: &dyn Memory) -> Vec<AddressRange> {
         let mut ranges = Vec::new();
-        ranges.extend(AddressRange::with_len(self.main_arena, self.layout.arena_bytes()));
-        ranges.extend(self.parameters_at.and_then(parameters::range));
-        ranges.extend(self.mmapped.iter().filter_map(|chunk| AddressRange::with_len(*chunk, 16)));
-        if let Some(distance) = self.slots.and_then(|slots| slots.tcache) {
-            let slot = |thread: &ThreadPointer| {
-                AddressRange::with_len(thread.thread_pointer.wrapping_sub(distance), 8)
-            };
-            ranges.extend(threads.iter().filter_map(slot));
-        }
         let arenas = Arena::all(memory, &self.layout, self.main_arena).unwrap_or_default();
         for arena in arenas.iter().filter(|arena| arena.has_memory(&self.layout)) {
             if arena.index != 0 {
@@ -167,6 +181,31 @@ impl Allocator for Glibc {
         ranges
     }
 
+    fn essentials(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
+        let mut ranges = self.roots(threads);
+        let arenas = Arena::all(memory, &self.layout, self.main_arena).unwrap_or_default();
+        for arena in arenas.iter().filter(|arena| arena.has_memory(&self.layout)) {
+            ranges.extend(AddressRange::with_len(arena.address, self.layout.arena_bytes()));
+            ranges.extend(AddressRange::with_len(arena.top, 16));
+            if arena.index != 0 {
+                let pieces = heap::of_thread_arena(memory, &self.layout, arena).0;
+                let headers =
+                    pieces.iter().map(|piece| AddressRange { start: piece.range.start, end: piece.first });
+                ranges.extend(headers);
+            }
+        }
+        if let (Some(slots), Some(form)) = (self.slots, &self.layout.tcache) {
+            ranges.extend(slots.structs(memory, threads).filter_map(|address| {
+                AddressRange::with_len(address.checked_sub(16)?, form.struct_bytes() + 16)
+            }));
+        }
+        ranges
+    }
+
+    fn records(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> RecordMap {
+        walk::records(self, memory, threads)
+    }
+
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64> {
         arena::circle(memory, &self.layout, self.main_arena).unwrap_or_default()
     }
@@ -180,32 +219,5 @@ impl Allocator for Glibc {
 
     fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome {
         walk::walk(self, memory, threads, sink)
-    }
-}
-
-/// What is left of `ranges` without `holes`; both in address order without overlaps.
-fn without(ranges: &[AddressRange], holes: &[AddressRange]) -> Vec<AddressRange> {
-    let mut left = Vec::new();
-    for range in ranges {
-        let mut start = range.start;
-        let first = holes.partition_point(|hole| hole.end <= range.start);
-        for hole in holes.iter().skip(first).take_while(|hole| hole.start < range.end) {
-            left.extend(AddressRange::new(start, hole.start).filter(|part| !part.is_empty()));
-            start = start.max(hole.end);
-        }
-        left.extend(AddressRange::new(start, range.end).filter(|part| !part.is_empty()));
-    }
-    left
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holes_are_cut_out() {
-        let range = |start, end| AddressRange { start, end };
-        let left = without(&[range(0, 10), range(20, 30)], &[range(2, 4), range(8, 22), range(29, 40)]);
-        assert_eq!(left, [range(0, 2), range(4, 8), range(22, 29)]);
     }
 }

@@ -44,6 +44,17 @@ pub struct Slots {
     pub tcache: Option<u64>,
 }
 
+impl Slots {
+    /// Where the threads' slots say that their caches are; not proved.
+    pub fn structs(self, memory: &dyn Memory, threads: &[ThreadPointer]) -> impl Iterator<Item = u64> {
+        let slot = move |thread: &ThreadPointer| {
+            let address = memory.read_u64(thread.thread_pointer.wrapping_sub(self.tcache?)).ok()?;
+            (address != 0).then_some(address)
+        };
+        threads.iter().filter_map(slot)
+    }
+}
+
 /// One cache's counters and list heads.
 #[derive(Debug, Clone)]
 struct Tcache {
@@ -203,10 +214,13 @@ impl Caches {
         self.structs.push(address - HEADER_BYTES);
         for bin in 0..tcache.heads.len() {
             let (blocks, whole) = tcache.bin(memory, layout, bin);
-            if !whole {
+            let last = blocks.last().copied().unwrap_or(address);
+            if !whole && !memory.is_of_the_moment(last) {
+                self.in_motion += 1;
+            } else if !whole {
                 self.broken += 1;
                 anomalies.add(
-                    blocks.last().copied().unwrap_or(address),
+                    last,
                     &format!(
                         "list {bin} of a thread cache breaks behind this block: its user probably wrote to it \
                          after it was freed"

@@ -5,9 +5,11 @@ use super::arena::Arena;
 use super::chunk::{HEADER_BYTES, Header, OVERHEAD_BYTES, PREVIOUS_IN_USE, class_bytes};
 use super::free_list::FreeLists;
 use super::heap::{self, FENCE_BYTES, Piece};
+use super::layout::CHUNK_BYTES_MIN;
 use super::proof;
 use super::tcache::{self, Caches};
-use crate::allocator::{Anomalies, Block, Claim, ClaimKind, Overhead, Sink, ThreadPointer, WalkOutcome};
+use crate::allocator::records::RecordMap;
+use crate::allocator::{Anomalies, Block, Claim, ClaimKind, Overhead, Run, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::{Memory, MemoryExt};
 use heaptap_platform::AddressRange;
 
@@ -29,6 +31,10 @@ pub struct Tally {
     pub lost_bytes: u64,
     /// Blocks in use that carry the mark of cached ones.
     pub marked_live: u64,
+    /// Chunks that may have changed between two reads.
+    pub doubtful: u64,
+    /// The first of them.
+    pub first_doubt: Option<u64>,
 }
 
 /// Walks everything that `memory` shows of `glibc`.
@@ -37,6 +43,28 @@ pub fn walk(
     memory: &dyn Memory,
     threads: &[ThreadPointer],
     sink: &mut dyn Sink,
+) -> WalkOutcome {
+    run(glibc, memory, threads, sink, None)
+}
+
+/// Where the size words of all chunks lie, and the links of those in lists.
+pub fn records(glibc: &Glibc, memory: &dyn Memory, threads: &[ThreadPointer]) -> RecordMap {
+    struct Nowhere;
+    impl Sink for Nowhere {
+        fn run(&mut self, _run: Run<'_>) {}
+        fn block(&mut self, _block: Block) {}
+    }
+    let mut records = RecordMap::default();
+    run(glibc, memory, threads, &mut Nowhere, Some(&mut records));
+    records
+}
+
+fn run(
+    glibc: &Glibc,
+    memory: &dyn Memory,
+    threads: &[ThreadPointer],
+    sink: &mut dyn Sink,
+    records: Option<&mut RecordMap>,
 ) -> WalkOutcome {
     let mut anomalies = Anomalies::default();
     let arenas = Arena::all(memory, &glibc.layout, glibc.main_arena);
@@ -62,6 +90,7 @@ pub fn walk(
         caches,
         anchors,
         maybe_caches: Vec::new(),
+        records,
         anomalies,
         outcome,
         tally,
@@ -85,6 +114,8 @@ struct Walk<'a> {
     anchors: Vec<u64>,
     /// Chunks in use that are as large as a thread cache.
     maybe_caches: Vec<u64>,
+    /// Where to note the places of records, if they are asked for.
+    records: Option<&'a mut RecordMap>,
     anomalies: Anomalies,
     outcome: WalkOutcome,
     tally: Tally,
@@ -199,7 +230,9 @@ impl Walk<'_> {
                         pending.is_some_and(|pending| !self.lists.binned.contains_key(&pending.chunk));
                     self.broken(chunk, pending, why);
                     self.settle(piece.arena, pending.take(), in_use, &mut claimed);
-                    let Some(anchor) = self.anchor_behind(chunk, piece.range.end, top) else {
+                    let anchor = self.anchor_behind(chunk, piece.range.end, top);
+                    let limit = anchor.unwrap_or(piece.range.end);
+                    let Some(anchor) = heap::resume(self.memory, chunk, limit).or(anchor) else {
                         self.tally.lost_bytes += piece.range.end.saturating_sub(chunk);
                         self.claim(AddressRange { start: claimed, end: piece.range.end }, ClaimKind::InUse);
                         return piece.range.end;
@@ -255,6 +288,11 @@ impl Walk<'_> {
     }
 
     fn broken(&mut self, chunk: u64, last_good: Option<Pending>, why: &str) {
+        let places = last_good.map(|last| last.chunk).into_iter().chain([chunk]);
+        if !places.into_iter().all(|chunk| self.memory.is_of_the_moment(chunk + 8)) {
+            self.doubt(chunk);
+            return;
+        }
         self.outcome.structures_broken += 1;
         self.outcome.complete = false;
         let culprit = last_good.map_or_else(
@@ -283,6 +321,10 @@ impl Walk<'_> {
     fn settle(&mut self, arena: u32, pending: Option<Pending>, in_use: bool, claimed: &mut u64) {
         let Some(Pending { chunk, bytes }) = pending else { return };
         self.outcome.structures_checked += 1;
+        self.record(chunk, bytes, !in_use);
+        if !self.memory.is_certain(chunk + 8) {
+            self.doubt(chunk);
+        }
         if in_use {
             self.used(arena, chunk, bytes);
             return;
@@ -292,8 +334,7 @@ impl Walk<'_> {
         match self.lists.binned.get_mut(&chunk) {
             Some((_, met)) => *met = true,
             None => {
-                self.outcome.blocks_in_motion_max += 1;
-                self.anomalies.add(chunk, "a free chunk is in no bin");
+                self.contradiction(chunk, "a free chunk is in no bin");
             }
         }
         if bytes >= FREE_PAGES_BYTES_MIN {
@@ -301,6 +342,40 @@ impl Walk<'_> {
             self.claim(AddressRange { start: chunk, end: chunk + bytes }, ClaimKind::Dirty);
             *claimed = chunk + bytes;
         }
+    }
+
+    /// Notes where a chunk's records are: the size word, and the links if it is in a list.
+    fn record(&mut self, chunk: u64, bytes: u64, is_free: bool) {
+        /// Free memory that may be cut into chunks soon.
+        const CUT_BYTES_MAX: u64 = 1 << 20;
+        let Some(records) = self.records.as_deref_mut() else { return };
+        records.mark(chunk + 8, is_free);
+        if is_free {
+            records.mark(chunk + 16, true);
+            records.mark(chunk + 24, true);
+            let mut page = (chunk | 0xfff) + 1;
+            while page < chunk + bytes.min(CUT_BYTES_MAX) {
+                records.note_page(page);
+                page += 4096;
+            }
+        } else if self.caches.chunks.contains_key(&chunk) || self.lists.fast.contains_key(&chunk) {
+            records.mark(chunk + 16, true);
+        }
+    }
+
+    /// A list and a chunk contradict each other: a change that was under way, or two moments in one capture.
+    fn contradiction(&mut self, chunk: u64, what: &str) {
+        if self.memory.is_of_one_moment() {
+            self.outcome.blocks_in_motion_max += 1;
+            self.anomalies.add(chunk, what);
+        } else {
+            self.doubt(chunk);
+        }
+    }
+
+    fn doubt(&mut self, chunk: u64) {
+        self.tally.doubtful += 1;
+        self.tally.first_doubt.get_or_insert(chunk);
     }
 
     fn used(&mut self, arena: u32, chunk: u64, bytes: u64) {
@@ -314,8 +389,7 @@ impl Walk<'_> {
         }
         if let Some((_, met)) = self.lists.binned.get_mut(&chunk) {
             *met = true;
-            self.outcome.blocks_in_motion_max += 1;
-            self.anomalies.add(chunk, "a chunk in a bin is marked as in use");
+            self.contradiction(chunk, "a chunk in a bin is marked as in use");
         }
         let is_fast = self.lists.fast.remove(&chunk).is_some();
         if is_fast {
@@ -349,6 +423,7 @@ impl Walk<'_> {
 
     fn top(&mut self, arena: u32, chunk: u64, end: u64, claimed: u64) {
         self.outcome.structures_checked += 1;
+        self.record(chunk, end - chunk, true);
         self.tally.top.0 += end - chunk;
         if arena == 0 {
             self.tally.top.1 += end - chunk;
@@ -415,22 +490,29 @@ impl Walk<'_> {
     fn finish(mut self, arenas: &[Arena]) -> WalkOutcome {
         let unmet = self.lists.binned.iter().filter(|(_, (_, met))| !met).map(|(chunk, _)| *chunk);
         for chunk in unmet.collect::<Vec<u64>>() {
-            self.outcome.structures_broken += 1;
-            self.anomalies.add(chunk, "a bin names a chunk that was not met");
+            self.outcome.structures_broken += u64::from(self.memory.is_of_one_moment());
+            self.contradiction(chunk, "a bin names a chunk that was not met");
         }
         let strangers = self.caches.chunks.iter().filter(|(_, met)| !**met).map(|(chunk, _)| *chunk);
         let strangers: Vec<u64> = strangers.chain(self.lists.fast.keys().copied()).collect();
         for chunk in strangers {
-            self.outcome.structures_broken += 1;
-            self.anomalies.add(chunk, "a thread cache or fastbin names a chunk that was not met");
+            self.outcome.structures_broken += u64::from(self.memory.is_of_one_moment());
+            self.contradiction(chunk, "a thread cache or fastbin names a chunk that was not met");
         }
         if self.tally.lost_bytes > 0 {
             let lost = self.tally.lost_bytes;
             self.outcome.notes.push(format!("{lost} bytes of heap could not be walked"));
-            self.outcome.complete = false;
+            self.outcome.blocks_in_motion_max += lost / CHUNK_BYTES_MIN;
         }
         self.outcome.thread_caches = self.caches.structs.len() as u64;
-        self.outcome.blocks_in_motion_max += self.caches.in_motion;
+        self.tally.doubtful += self.lists.doubtful;
+        self.outcome.blocks_in_motion_max += self.caches.in_motion + self.tally.doubtful;
+        if let Some(first) = self.tally.first_doubt {
+            self.outcome.notes.push(format!(
+                "{} of {} chunks changed between the reads and were not verified, the first at {first:#x}",
+                self.tally.doubtful, self.outcome.structures_checked
+            ));
+        }
         self.outcome.block_header_bytes = OVERHEAD_BYTES;
         self.outcome.shards = arenas.iter().map(|arena| arena.index).collect();
         self.outcome.locked_bins = arenas
