@@ -21,3 +21,9 @@ pub const LEDGER_JEMALLOC: Option<&str> = option_env!("LEDGER_JEMALLOC");
 
 /// The same without any shared library: no dynamic section, no loader.
 pub const LEDGER_STATIC: Option<&str> = option_env!("LEDGER_STATIC");
+
+/// The C++ leak server on whatever malloc it meets. `leak-server/README.md` describes it.
+pub const LEAK_SERVER: &str = env!("LEAK_SERVER");
+
+/// The same with jemalloc 5.3.0 inside as its malloc; absent where jemalloc is the C library's own.
+pub const LEAK_SERVER_JEMALLOC: Option<&str> = option_env!("LEAK_SERVER_JEMALLOC");
