@@ -17,9 +17,11 @@ mod range;
 mod read_error;
 mod registers;
 mod residency;
+mod sampler_error;
 mod stop_error;
 pub mod stop_protocol;
 
+pub use format::perf_event::Hit;
 pub use mapped_file::MappedFile;
 pub use mapping::{Mapping, MappingKind};
 pub use process_error::{AccessRefusal, ProcessError};
@@ -27,14 +29,16 @@ pub use range::{AddressRange, merge_ranges};
 pub use read_error::ReadError;
 pub use registers::{Architecture, Registers};
 pub use residency::{PageRun, PageState, ResidentBytes};
+pub use sampler_error::SamplerError;
 pub use stop_error::StopError;
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
-    RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, page_size_bytes,
+    Aim, BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
+    RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler, hit_cost,
+    page_size_bytes, sampler_clock_ns,
 };
 
 /// The operating system that this crate was compiled for, as reports name it.

@@ -6,4 +6,5 @@
 pub mod auxiliary_vector;
 pub mod maps;
 pub mod pagemap;
+pub mod perf_event;
 pub mod wait_status;

@@ -8,6 +8,7 @@ mod priority;
 mod proc_file;
 mod process;
 mod root_path;
+mod sampler;
 mod stop;
 mod system_call;
 mod threads;
@@ -20,6 +21,7 @@ pub use module_file::{FoundBy, ModuleFile};
 pub use page_table::{PageDetail, PageRuns, PageTable};
 pub use priority::{RaisePriority, Raised, ThreadPriority};
 pub use process::Process;
+pub use sampler::{Aim, ThreadSampler, hit_cost, sampler_clock_ns};
 pub use stop::{Pause, StopLimits, Stopped};
 pub use tracer_thread::StoppedThread;
 

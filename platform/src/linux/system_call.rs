@@ -154,3 +154,98 @@ pub fn set_nice_value(nice: i32) -> Result<(), Errno> {
     // SAFETY: the call takes and returns numbers.
     Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
 }
+
+/// `struct perf_event_attr` up to its fifth version. Layout: Linux 4.1, `include/uapi/linux/perf_event.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventAttributes {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    breakpoint_kind: u32,
+    breakpoint_address: u64,
+    breakpoint_len: u64,
+    branch_sample_type: u64,
+    sample_regs_user: u64,
+    sample_stack_user: u32,
+    clock: i32,
+    sample_regs_intr: u64,
+    aux_watermark: u32,
+    sample_max_stack: u16,
+    reserved: u16,
+}
+
+const _: () = assert!(size_of::<EventAttributes>() == 112);
+
+impl EventAttributes {
+    /// A breakpoint of (kind, address, length), disabled, that samples every hit in user space with these registers and so
+    /// much of the stack, and stamps it with the monotonic clock.
+    pub fn breakpoint(
+        (kind, address, len_bytes): (u32, u64, u64),
+        sample_type: u64,
+        registers: u64,
+        stack_len_bytes: u32,
+    ) -> Self {
+        const TYPE_BREAKPOINT: u32 = 5;
+        const DISABLED: u64 = 1;
+        const EXCLUDE_KERNEL: u64 = 1 << 5;
+        const EXCLUDE_HYPERVISOR: u64 = 1 << 6;
+        const USE_CLOCK: u64 = 1 << 25;
+        Self {
+            kind: TYPE_BREAKPOINT,
+            size: size_of::<Self>() as u32,
+            sample_period: 1,
+            sample_type,
+            flags: DISABLED | EXCLUDE_KERNEL | EXCLUDE_HYPERVISOR | USE_CLOCK,
+            wakeup_events: 1,
+            breakpoint_kind: kind,
+            breakpoint_address: address,
+            breakpoint_len: len_bytes,
+            sample_regs_user: registers,
+            sample_stack_user: stack_len_bytes,
+            clock: libc::CLOCK_MONOTONIC,
+            ..Self::default()
+        }
+    }
+}
+
+/// `perf_event_open(2)` for one thread on any processor. Children and new threads do not inherit the event.
+pub fn perf_event_open(attributes: &EventAttributes, tid: i32) -> Result<OwnedFd, Errno> {
+    const FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+    let attributes = std::ptr::from_ref(attributes);
+    // SAFETY: the kernel reads as many bytes of `attributes` as its field `size` says, which is all of it.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attributes, tid, -1, -1, FLAG_FD_CLOEXEC) };
+    let fd = Errno::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the descriptor was made by the call above and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `ioctl(PERF_EVENT_IOC_ENABLE)`.
+pub fn perf_event_enable(event: &OwnedFd) -> Result<(), Errno> {
+    const ENABLE: libc::Ioctl = nix::request_code_none!(b'$', 0);
+    // SAFETY: this request takes a number and touches no memory of this process.
+    let done = unsafe { libc::ioctl(event.as_raw_fd(), ENABLE, 0) };
+    Errno::result(done).map(drop)
+}
+
+/// `ioctl(PERF_EVENT_IOC_DISABLE)`.
+pub fn perf_event_disable(event: &OwnedFd) -> Result<(), Errno> {
+    const DISABLE: libc::Ioctl = nix::request_code_none!(b'$', 1);
+    // SAFETY: this request takes a number and touches no memory of this process.
+    let done = unsafe { libc::ioctl(event.as_raw_fd(), DISABLE, 0) };
+    Errno::result(done).map(drop)
+}
+
+/// `ioctl(PERF_EVENT_IOC_MODIFY_ATTRIBUTES)`, since Linux 4.17: moves a breakpoint.
+pub fn perf_event_modify(event: &OwnedFd, attributes: &EventAttributes) -> Result<(), Errno> {
+    const MODIFY: libc::Ioctl = nix::request_code_write!(b'$', 11, size_of::<*const EventAttributes>());
+    // SAFETY: the kernel reads as many bytes of `attributes` as its field `size` says, which is all of it.
+    let done = unsafe { libc::ioctl(event.as_raw_fd(), MODIFY, std::ptr::from_ref(attributes)) };
+    Errno::result(done).map(drop)
+}
