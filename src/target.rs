@@ -1,25 +1,43 @@
-//! What the user named: a live process. It can be captured and summed up, nothing else.
+//! What the user named: a live process, a capture or a core. It can be captured and summed up, nothing else.
+
+mod captured;
+mod recorded;
+
+pub use captured::{Captured, Contents};
 
 use crate::allocator::jemalloc::identify;
-use crate::allocator::{AddressSpace, Allocator, glibc};
-use crate::capture::{self, Capture, CaptureError, Limits, LiveMemory};
-use crate::census::{self, Residency, ResidencyError};
+use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc};
+use crate::capture::core_file::{CoreFileError, Origin};
+use crate::capture::{self, Capture, CaptureError, Extra, Limits, LiveMemory};
+use crate::census::{Residency, ResidencyError, Walked};
+use crate::memory::Memory;
 use crate::module::{Image, Module, OpenImage};
-use crate::snapshot::schema;
 use crate::snapshot::{Inconsistency, Snapshot};
-use heaptap_platform::{MappedFile, Mapping, Pause, Process, ProcessError, ReadError, StopError};
+use heaptap_platform::{
+    AddressRange, Architecture, MappedFile, Mapping, Pause, Process, ProcessError, ReadError, StopError,
+};
+use recorded::Recorded;
 use std::path::Path;
 use std::time::Duration;
 
 /// How often a target that changes too much to be understood is looked at.
 const LOOKS_MAX: u64 = 5;
 
-/// Blocks that a thread moves at once, at most, when it fills or empties its cache.
-const MOVED_AT_ONCE_MAX: u64 = 200;
+/// What was named, opened.
+#[derive(Debug)]
+pub struct Target {
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Running(Running),
+    Recorded(Box<Recorded>),
+}
 
 /// A process that runs.
 #[derive(Debug)]
-pub struct Target {
+struct Running {
     process: Process,
 }
 
@@ -30,11 +48,13 @@ pub struct Options {
     pub pause_budget: Duration,
     /// Find out what resident memory is used for; needs no stop, but walks the page table.
     pub residency: bool,
+    /// Copy also what a capture file is to hold.
+    pub contents: Contents,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pause_budget: Limits::default().pause, residency: true }
+        Self { pause_budget: Limits::default().pause, residency: true, contents: Contents::Records }
     }
 }
 
@@ -59,6 +79,9 @@ pub enum TargetError {
     /// What resident memory is used for could not be found out.
     #[error(transparent)]
     Residency(#[from] ResidencyError),
+    /// The file is no core that can be read, or cannot be written.
+    #[error(transparent)]
+    CoreFile(#[from] CoreFileError),
     /// heaptap's own sums do not agree with each other.
     #[error("the sums of the walk contradict each other: {0}")]
     Inconsistent(#[from] Inconsistency),
@@ -110,6 +133,7 @@ impl TargetError {
             Self::Capture(CaptureError::Read(error)) | Self::Read(error) => error.hint().map(str::to_owned),
             Self::Residency(ResidencyError::Process(error)) => error.hint(),
             Self::Residency(ResidencyError::Read(error)) => error.hint().map(str::to_owned),
+            Self::CoreFile(error) => error.hint(),
             Self::Inconsistent(_) => Some("report this: it is an error in heaptap".to_owned()),
             Self::Capture(CaptureError::OverBudget { bytes, .. }) => {
                 Some(format!("allow it with --pause-budget {}ms", bytes / 2_000_000 + 5))
@@ -136,7 +160,7 @@ impl TargetError {
             Self::Residency(ResidencyError::Process(error)) => process_exit_code(error),
             Self::Residency(ResidencyError::Read(error)) => read_exit_code(error),
             Self::NoAllocator { .. } => 5,
-            Self::LayoutContradicted { .. } | Self::Inconsistent(_) => 6,
+            Self::LayoutContradicted { .. } | Self::Inconsistent(_) | Self::CoreFile(_) => 6,
         }
     }
 }
@@ -182,68 +206,125 @@ impl OpenImage for Process {
 }
 
 impl Target {
-    /// Opens what the user named.
+    /// Opens what the user named: a number is a process, anything else a file.
+    ///
+    /// # Errors
+    /// There is no such process or file, or it cannot be used.
     pub fn open(spec: &str) -> Result<Self, TargetError> {
-        let pid = spec.parse().map_err(|_| TargetError::NotATarget { spec: spec.to_owned() })?;
-        Ok(Self { process: Process::open(pid)? })
+        let source = match spec.parse() {
+            Ok(pid) => Source::Running(Running { process: Process::open(pid)? }),
+            Err(_) if Path::new(spec).exists() => {
+                Source::Recorded(Box::new(Recorded::open(Path::new(spec))?))
+            }
+            Err(_) => return Err(TargetError::NotATarget { spec: spec.to_owned() }),
+        };
+        Ok(Self { source })
     }
 
     /// The process id.
     pub fn pid(&self) -> i32 {
-        self.process.pid()
+        match &self.source {
+            Source::Running(running) => running.process.pid(),
+            Source::Recorded(recorded) => recorded.pid(),
+        }
     }
 
-    /// Whether it still runs what it ran when it was opened: false once it has ended or executed a program.
+    /// Whether it still runs what it ran when it was opened: false once it has ended or executed a program, and
+    /// for files.
     pub fn is_current(&self) -> bool {
-        self.process.check_same().is_ok()
+        match &self.source {
+            Source::Running(running) => running.process.check_same().is_ok(),
+            Source::Recorded(_) => false,
+        }
     }
 
-    /// Stops the target for as short as possible and sums up its heap.
+    /// Stops the target for as short as possible, or reads what was recorded, and sums up its heap.
+    ///
+    /// # Errors
+    /// The target is gone, cannot be stopped or read, or has no heap that can be walked.
     pub fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
-        let limits = Limits { pause: options.pause_budget, ..Limits::default() };
-        let (prepared, walked, capture) = self.walk(limits)?;
+        match &self.source {
+            Source::Running(running) => running.snapshot(options),
+            Source::Recorded(recorded) => {
+                let captured = recorded.captured()?;
+                let walked = captured.walk()?;
+                Ok(captured.snapshot(walked, None)?)
+            }
+        }
+    }
+
+    /// All that one stop shows, or that was recorded.
+    ///
+    /// # Errors
+    /// As for [`Target::snapshot`].
+    pub fn capture(&self, options: &Options) -> Result<Captured, TargetError> {
+        match &self.source {
+            Source::Running(running) => running.walk(options).map(|(captured, _)| captured),
+            Source::Recorded(recorded) => recorded.captured(),
+        }
+    }
+}
+
+impl Running {
+    fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
+        let (captured, walked) = self.walk(options)?;
         let residency = if options.residency {
             let stacks: Vec<u64> =
-                capture.threads.iter().map(|thread| thread.registers.stack_pointer).collect();
+                captured.capture.threads.iter().map(|thread| thread.registers.stack_pointer).collect();
             Some(Residency::measure(&self.process, &walked, &stacks)?)
         } else {
             None
         };
         self.process.check_same()?;
-        Ok(census::snapshot(self.identity(&prepared, &capture), &capture, walked, residency)?)
+        Ok(captured.snapshot(walked, residency)?)
     }
 
     /// Prepares, captures and walks. What is learnt of a running target, it may change meanwhile: then nothing seems
     /// to fit, or a wrong layout does and the walk tells. In both cases all begins again.
-    fn walk(&self, limits: Limits) -> Result<(Prepared, Vec<census::Walked>, Capture), TargetError> {
+    fn walk(&self, options: &Options) -> Result<(Captured, Vec<Walked>), TargetError> {
         let mut earlier: Vec<Pause> = Vec::new();
         let mut looks = 0;
         loop {
             looks += 1;
             let prepared = self.prepare()?;
-            let (allocators, mut capture) = match self.capture(&prepared, limits) {
+            // Read before, since what was prepared goes into the capture.
+            let mappings = prepared.mappings.clone();
+            let mut captured = match self.captured(prepared, options) {
                 Err(TargetError::NoAllocator { refused, .. })
-                    if looks < LOOKS_MAX && (!refused.is_empty() || self.maps_anew(&prepared)?) =>
+                    if looks < LOOKS_MAX && (!refused.is_empty() || self.process.mappings()? != mappings) =>
                 {
                     std::thread::sleep(Duration::from_millis(looks));
                     continue;
                 }
                 other => other?,
             };
-            capture.pauses.splice(0..0, earlier);
-            let walked: Vec<census::Walked> =
-                allocators.iter().map(|allocator| census::Walked::of(allocator.as_ref(), &capture)).collect();
-            match walked.iter().find_map(|walk| self.contradiction(walk, &capture)) {
-                None => return Ok((prepared, walked, capture)),
-                Some(refused) if looks >= LOOKS_MAX => return Err(refused),
-                Some(_) => earlier = capture.pauses,
+            captured.capture.pauses.splice(0..0, earlier);
+            match captured.walk() {
+                Err(TargetError::LayoutContradicted { .. }) if looks < LOOKS_MAX => {
+                    earlier = captured.capture.pauses;
+                }
+                walked => return Ok((captured, walked?)),
             }
         }
     }
 
-    /// Whether its mappings have changed since, as they do while a program is being loaded.
-    fn maps_anew(&self, prepared: &Prepared) -> Result<bool, TargetError> {
-        Ok(self.process.mappings()? != prepared.mappings)
+    fn captured(&self, prepared: Prepared, options: &Options) -> Result<Captured, TargetError> {
+        let limits = Limits { pause: options.pause_budget, ..Limits::default() };
+        let mut allocators = self.find(&prepared)?;
+        let extra = prepared.extra(&allocators, options.contents);
+        let capture = self.capture(&prepared, &mut allocators, &extra, limits)?;
+        let origin = self.origin(&prepared, &capture);
+        Ok(Captured {
+            kind: None,
+            origin,
+            kept: extra.of_capture(&capture),
+            capture,
+            mappings: prepared.mappings,
+            modules: prepared.modules,
+            auxiliary_vector: prepared.auxiliary_vector,
+            allocators: allocators.walkable,
+            contents: options.contents,
+        })
     }
 
     fn prepare(&self) -> Result<Prepared, TargetError> {
@@ -255,94 +336,54 @@ impl Target {
                 module.find_debug(&self.process);
             }
         }
-        Ok(Prepared { mappings, modules, live })
+        let auxiliary_vector = self.process.auxiliary_vector()?;
+        Ok(Prepared { mappings, modules, auxiliary_vector, live })
+    }
+
+    fn find(&self, prepared: &Prepared) -> Result<Allocators, TargetError> {
+        let found =
+            Allocators::find(self.process.pid(), &prepared.modules, &prepared.mappings, &prepared.live);
+        match prepared.live.failure() {
+            Some(failure) => Err(failure.into()),
+            None => found,
+        }
     }
 
     fn capture(
         &self,
         prepared: &Prepared,
+        allocators: &mut Allocators,
+        extra: &Extra,
         limits: Limits,
-    ) -> Result<(Vec<Box<dyn Allocator>>, Capture), TargetError> {
-        let space = AddressSpace { modules: &prepared.modules, mappings: &prepared.mappings };
-        let findings = identify::find(space, &prepared.live);
-        let glibc = glibc::identify::find(space, &prepared.live);
-        if let Some(failure) = prepared.live.failure() {
-            return Err(failure.into());
-        }
-        let mut allocators: Vec<Box<dyn Allocator>> =
-            findings.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>).collect();
-        allocators.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
-        let refused: Vec<String> = findings
-            .refused
-            .iter()
-            .map(ToString::to_string)
-            .chain(glibc.refused.iter().map(ToString::to_string))
-            .collect();
-        let others = crate::allocator::known::recognise(&prepared.modules);
-        if allocators.is_empty() {
-            return Err(TargetError::NoAllocator { pid: self.pid(), refused, others });
-        }
+    ) -> Result<Capture, TargetError> {
         let mut pauses: Vec<Pause> = Vec::new();
         let mut threads = Vec::new();
-        if allocators.iter().any(|allocator| allocator.needs_thread_pointers(&prepared.live)) {
+        if allocators.need_thread_pointers(&prepared.live) {
             let survey = capture::survey(&self.process, limits)?;
             threads = survey.threads;
             pauses.push(survey.pause);
-            for allocator in &mut allocators {
-                if allocator.needs_thread_pointers(&prepared.live) {
-                    allocator.learn_threads(&prepared.live, &threads);
-                }
-            }
+            allocators.learn_threads(&prepared.live, &threads);
         }
-        let borrowed: Vec<&dyn Allocator> = allocators.iter().map(AsRef::as_ref).collect();
-        let mut capture = capture::take(&self.process, &prepared.live, &borrowed, &threads, limits)?;
+        let borrowed: Vec<&dyn Allocator> = allocators.walkable.iter().map(AsRef::as_ref).collect();
+        let mut capture = capture::take(&self.process, &prepared.live, &borrowed, &threads, extra, limits)?;
         capture.pauses.splice(0..0, pauses);
-        capture.lacks.extend(refused.into_iter().chain(others));
-        Ok((allocators, capture))
+        capture.lacks.extend(allocators.refused.iter().cloned());
+        Ok(capture)
     }
 
-    /// Why a walk cannot be believed, if it cannot.
-    fn contradiction(&self, walk: &census::Walked, capture: &Capture) -> Option<TargetError> {
-        let outcome = &walk.outcome;
-        // A lock that was held at the stop explains a few slabs in the middle of a change, not more.
-        let explained = (outcome.locked_bins + 2).max(outcome.structures_checked / 10_000);
-        let sum = walk.liveness.totals().sum();
-        let workers = outcome.locked_bins.saturating_add(capture.threads.len() as u64);
-        let moved_max = (sum.live_blocks + sum.cached_blocks).saturating_add(workers * MOVED_AT_ONCE_MAX);
-        let (checked, broken, first) = if outcome.structures_broken > explained {
-            let first = outcome.anomalies.first().map(|first| first.what.clone());
-            (outcome.structures_checked, outcome.structures_broken, first.unwrap_or_default())
-        } else if outcome.blocks_in_motion_max > moved_max {
-            let first = "its own counters differ by more blocks than there are".to_owned();
-            (outcome.cells_compared, outcome.cells_differing, first)
-        } else {
-            return None;
-        };
-        Some(TargetError::LayoutContradicted {
-            pid: self.pid(),
-            module: walk.module.clone(),
-            version: walk.version.clone(),
-            checked,
-            broken,
-            first,
-        })
-    }
-
-    fn identity(&self, prepared: &Prepared, capture: &Capture) -> schema::Target {
+    fn origin(&self, prepared: &Prepared, capture: &Capture) -> Origin {
         let exe = self.process.executable().map(|path| path.display().to_string()).unwrap_or_default();
         let main = prepared.modules.iter().find(|module| module.path.to_string_lossy() == exe);
-        let architecture = capture.threads.first().map(|thread| thread.registers.architecture);
-        schema::Target {
-            kind: "live".to_owned(),
-            pid: self.pid(),
+        let first = capture.threads.first().map(|thread| thread.registers.architecture);
+        Origin {
+            pid: self.process.pid(),
             name: self.process.name().to_owned(),
+            build_id: main.and_then(|module| module.image.as_ref()?.build_id()),
             exe,
             os: heaptap_platform::OPERATING_SYSTEM.to_owned(),
-            arch: architecture.map_or("", |architecture| architecture.name()).to_owned(),
-            threads: u32::try_from(capture.threads.len()).unwrap_or(u32::MAX),
+            architecture: first.or(self.process.architecture()).unwrap_or(Architecture::X86_64),
             start_ticks: Some(self.process.start_time_ticks()),
             boot_id: Some(self.process.boot_id().to_owned()),
-            build_id: main.and_then(|module| module.image.as_ref()?.build_id()),
         }
     }
 }
@@ -351,5 +392,76 @@ impl Target {
 struct Prepared {
     mappings: Vec<Mapping>,
     modules: Vec<Module>,
+    auxiliary_vector: Vec<(u64, u64)>,
     live: LiveMemory,
+}
+
+impl Prepared {
+    /// What a capture file is to hold besides the allocators' records.
+    fn extra(&self, allocators: &Allocators, contents: Contents) -> Extra {
+        const STACK_TOP_BYTES: u64 = 64 << 10;
+        let mut extra = Extra::default();
+        if contents != Contents::Records {
+            extra.ranges = capture::module_lists(&self.live, &self.auxiliary_vector);
+        }
+        if contents == Contents::Data {
+            extra.stack_top_bytes = STACK_TOP_BYTES;
+            let private = |mapping: &&Mapping| mapping.writable && !mapping.shared;
+            extra.writable = self.mappings.iter().filter(private).map(|mapping| mapping.range).collect();
+            extra.ranges.extend(self.roots_data(allocators));
+        }
+        extra
+    }
+
+    /// The writable data of the modules that hold allocators' roots.
+    fn roots_data(&self, allocators: &Allocators) -> Vec<AddressRange> {
+        let holds_roots = |module: &&Module| {
+            let path = module.path.display().to_string();
+            allocators.walkable.iter().any(|allocator| allocator.module() == path)
+        };
+        self.modules.iter().filter(holds_roots).flat_map(|module| module.writable.iter().copied()).collect()
+    }
+}
+
+/// Allocators of a target.
+struct Allocators {
+    walkable: Vec<Box<dyn Allocator>>,
+    /// Those that cannot be walked, with the reason, and others recognised by their names.
+    refused: Vec<String>,
+}
+
+impl Allocators {
+    /// Looks for allocators in all modules; at least one must be there.
+    fn find(
+        pid: i32,
+        modules: &[Module],
+        mappings: &[Mapping],
+        memory: &dyn Memory,
+    ) -> Result<Self, TargetError> {
+        let space = AddressSpace { modules, mappings };
+        let jemalloc = identify::find(space, memory);
+        let glibc = glibc::identify::find(space, memory);
+        let others = crate::allocator::known::recognise(modules);
+        let refused = jemalloc.refused.iter().map(ToString::to_string);
+        let refused: Vec<String> = refused.chain(glibc.refused.iter().map(ToString::to_string)).collect();
+        let mut walkable: Vec<Box<dyn Allocator>> = Vec::new();
+        walkable.extend(jemalloc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
+        walkable.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
+        if walkable.is_empty() {
+            return Err(TargetError::NoAllocator { pid, refused, others });
+        }
+        Ok(Self { walkable, refused: refused.into_iter().chain(others).collect() })
+    }
+
+    fn need_thread_pointers(&self, memory: &dyn Memory) -> bool {
+        self.walkable.iter().any(|allocator| allocator.needs_thread_pointers(memory))
+    }
+
+    fn learn_threads(&mut self, memory: &dyn Memory, threads: &[ThreadPointer]) {
+        for allocator in &mut self.walkable {
+            if allocator.needs_thread_pointers(memory) {
+                allocator.learn_threads(memory, threads);
+            }
+        }
+    }
 }

@@ -14,7 +14,9 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn manual_of_every_command() {
-    for path in [&["info"][..], &["snap"], &["diff"], &["watch"], &["generate"], &["generate", "man"]] {
+    for path in
+        [&["info"][..], &["snap"], &["diff"], &["watch"], &["capture"], &["generate"], &["generate", "man"]]
+    {
         insta::assert_snapshot!(format!("help_{}", path.join("_")), help(path));
     }
 }

@@ -12,6 +12,7 @@
 pub mod format;
 mod mapped_file;
 mod mapping;
+mod private_file;
 mod process_error;
 mod range;
 mod read_error;
@@ -24,6 +25,7 @@ pub mod stop_protocol;
 pub use format::perf_event::Hit;
 pub use mapped_file::MappedFile;
 pub use mapping::{Mapping, MappingKind};
+pub use private_file::create_private;
 pub use process_error::{AccessRefusal, ProcessError};
 pub use range::{AddressRange, merge_ranges};
 pub use read_error::ReadError;

@@ -128,6 +128,10 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     fn records(&self, _memory: &dyn Memory, _threads: &[ThreadPointer]) -> RecordMap {
         RecordMap::default()
     }
+    /// Whether those ranges hold the program's own data too, since the records lie among the blocks.
+    fn records_hold_data(&self) -> bool {
+        false
+    }
     /// Words of 32 bits that are not zero while the allocator changes its records.
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64>;
     /// Whether a thread is where the allocator changes its records without a lock; then a stop is to be tried anew.

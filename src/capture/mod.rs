@@ -2,16 +2,20 @@
 //!
 //! A capture knows which bytes it has and which it lacks. What they mean is for those who read it.
 
+pub mod core_file;
 mod live;
+mod loader;
 mod preread;
 mod window;
 
 pub use live::LiveMemory;
-pub use window::{CaptureError, Limits, Survey, survey, take};
+pub use loader::module_lists;
+pub use window::{CaptureError, Extra, Limits, Survey, survey, take};
 
 use crate::allocator::ThreadPointer;
 use crate::memory::{Fault, Memory};
-use heaptap_platform::{AddressRange, StoppedThread};
+use heaptap_platform::{AddressRange, MappedFile, StoppedThread};
+use std::sync::Arc;
 
 /// One stretch of captured bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,24 +28,48 @@ struct Segment {
 
 impl Segment {
     const fn end(&self) -> u64 {
-        self.start + self.len_bytes as u64
+        self.start.saturating_add(self.len_bytes as u64)
+    }
+}
+
+/// Where captured bytes are.
+#[derive(Debug, Clone)]
+enum Store {
+    /// Copied out of a running target, or made from bytes.
+    Copied(Vec<u8>),
+    /// In a file: looked at where they are.
+    File(Arc<MappedFile>),
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::Copied(Vec::new())
+    }
+}
+
+impl Store {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes) => bytes,
+            Self::File(file) => file.bytes(),
+        }
     }
 }
 
 /// Captured bytes, addressed as in the target.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CapturedMemory {
     /// In address order, without overlaps.
     segments: Vec<Segment>,
-    buffer: Vec<u8>,
-    /// Bytes of the buffer that segments refer to.
+    store: Store,
+    /// Bytes of the store that segments refer to, while it is being filled.
     used: usize,
     /// What was read around the stop: pages that may have changed, and those that were read in the stop.
     preread: Option<Moments>,
 }
 
 /// Of which moments the pages of a capture are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Moments {
     /// Changed around the stop, not read in it.
     doubtful: Vec<AddressRange>,
@@ -52,17 +80,25 @@ struct Moments {
 impl CapturedMemory {
     /// A capture that copies into `room` for as long as that lasts.
     const fn with_room(room: Vec<u8>) -> Self {
-        Self { segments: Vec::new(), buffer: room, used: 0, preread: None }
+        Self { segments: Vec::new(), store: Store::Copied(room), used: 0, preread: None }
+    }
+
+    /// What lies in `store`: each segment where it says; what overlaps an earlier one is left out.
+    fn of(store: Store, mut segments: Vec<Segment>) -> Self {
+        segments.sort_by_key(|segment| segment.start);
+        segments.dedup_by(|next, last| next.start < last.end());
+        Self { segments, store, used: 0, preread: None }
     }
 
     /// The part of the buffer behind what is used, `len_bytes` long; made longer only if it must be, since
     /// that costs time that the target may be waiting for.
     fn free_room(&mut self, len_bytes: usize) -> &mut [u8] {
         let end = self.used.saturating_add(len_bytes);
-        if self.buffer.len() < end {
-            self.buffer.resize(end, 0);
+        let Store::Copied(buffer) = &mut self.store else { return &mut [] };
+        if buffer.len() < end {
+            buffer.resize(end, 0);
         }
-        self.buffer.get_mut(self.used..end).unwrap_or_default()
+        buffer.get_mut(self.used..end).unwrap_or_default()
     }
 
     /// Takes the next bytes of the buffer as what lies at `ranges`, one after the other, but for `holes`.
@@ -131,8 +167,9 @@ impl CapturedMemory {
             let len_bytes = usize::try_from(segment.end().min(end) - start).unwrap_or(0);
             let to = segment.offset + usize::try_from(start - segment.start).unwrap_or(0);
             let from = usize::try_from(start - address).unwrap_or(0);
+            let Store::Copied(buffer) = &mut self.store else { return };
             if let (Some(old), Some(new)) =
-                (self.buffer.get_mut(to..to + len_bytes), bytes.get(from..from + len_bytes))
+                (buffer.get_mut(to..to + len_bytes), bytes.get(from..from + len_bytes))
             {
                 old.copy_from_slice(new);
             }
@@ -168,7 +205,7 @@ impl CapturedMemory {
     fn tail(&self, address: u64) -> Option<&[u8]> {
         let segment = self.segment(address)?;
         let skipped = usize::try_from(address - segment.start).ok()?;
-        self.buffer.get(segment.offset + skipped..segment.offset + segment.len_bytes)
+        self.store.bytes().get(segment.offset + skipped..segment.offset + segment.len_bytes)
     }
 }
 
@@ -222,7 +259,7 @@ fn holds(ranges: &[AddressRange], address: u64) -> bool {
 }
 
 /// Everything taken in one stop.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Capture {
     /// The bytes.
     pub memory: CapturedMemory,

@@ -75,6 +75,39 @@ pub struct Survey {
     pub pause: Pause,
 }
 
+/// What is copied besides the allocators' records.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// These ranges, as far as they are in memory.
+    pub ranges: Vec<AddressRange>,
+    /// The top of each thread's stack, so many bytes of it; 0 for none.
+    pub stack_top_bytes: u64,
+    /// Private memory that can be written to: stack tops end where that does.
+    pub writable: Vec<AddressRange>,
+}
+
+impl Extra {
+    /// The tops of the stacks of `threads`, with what lies below a stack pointer by the rules of x86-64.
+    fn stack_tops(&self, threads: &[ThreadPointer]) -> impl Iterator<Item = AddressRange> {
+        const RED_ZONE_BYTES: u64 = 128;
+        let count = if self.stack_top_bytes == 0 { 0 } else { threads.len() };
+        threads.iter().take(count).filter_map(|thread| {
+            let wanted = AddressRange {
+                start: thread.stack_pointer.saturating_sub(RED_ZONE_BYTES) & !7,
+                end: thread.stack_pointer.saturating_add(self.stack_top_bytes) & !7,
+            };
+            let holder = self.writable.iter().find(|range| range.contains(thread.stack_pointer))?;
+            holder.intersection(&wanted)
+        })
+    }
+
+    /// All that a capture was to copy, by the threads that it has.
+    pub fn of_capture(&self, capture: &Capture) -> Vec<AddressRange> {
+        let stack_tops = self.stack_tops(&capture.thread_pointers()).collect();
+        [self.ranges.clone(), stack_tops].concat()
+    }
+}
+
 /// Stops the threads for no longer than it takes to read their registers.
 pub fn survey(process: &Process, limits: Limits) -> Result<Survey, CaptureError> {
     let stopped = Stopped::stop(process, &stop_limits(limits))?;
@@ -91,6 +124,7 @@ pub fn take(
     live: &LiveMemory,
     allocators: &[&dyn Allocator],
     known_threads: &[ThreadPointer],
+    extra: &Extra,
     limits: Limits,
 ) -> Result<Capture, CaptureError> {
     let bulk = bulk(allocators, live);
@@ -101,6 +135,7 @@ pub fn take(
         Extent::Everything
     };
     let planned = plan(extent, allocators, live, known_threads);
+    let planned = merge_ranges([planned, extra.ranges.clone()].concat(), 0);
     let locks: Vec<u64> = allocators.iter().flat_map(|allocator| allocator.lock_words(live)).collect();
     let planned_bytes = len_bytes(&live.present_of(&planned));
     if planned_bytes / COPY_BYTES_PER_MS > budget_ms {
@@ -115,8 +150,16 @@ pub fn take(
     let wished_bytes = preread.as_ref().map_or(0, Preread::wished_bytes);
     let room = room(planned_bytes + wished_bytes.min(budget_ms.saturating_mul(COPY_BYTES_PER_MS)));
     let preread_ref = preread.as_ref();
-    let mut window =
-        Window { live, allocators, extent, planned: &planned, locks: &locks, preread: preread_ref, room };
+    let mut window = Window {
+        live,
+        allocators,
+        extent,
+        planned: &planned,
+        extra,
+        locks: &locks,
+        preread: preread_ref,
+        room,
+    };
     let mut capture = window.attempt(process, limits)?;
     if let Some(preread) = preread {
         let threads = thread_pointers(&capture.threads);
@@ -151,6 +194,7 @@ struct Window<'a> {
     allocators: &'a [&'a dyn Allocator],
     extent: Extent,
     planned: &'a [AddressRange],
+    extra: &'a Extra,
     locks: &'a [u64],
     preread: Option<&'a Preread>,
     /// Memory that is already backed by pages, so that none are made while the target waits.
@@ -203,7 +247,9 @@ impl Window<'_> {
         };
         capture.memory = CapturedMemory::with_room(std::mem::take(&mut self.room));
         let threads = thread_pointers(&capture.threads);
-        let mut wanted = self.live.present_of(self.planned);
+        let first: Vec<AddressRange> =
+            self.planned.iter().copied().chain(self.extra.stack_tops(&threads)).collect();
+        let mut wanted = self.live.present_of(&first);
         for round in 0..ROUNDS_MAX {
             let whole = read(self.live, &wanted, &mut capture.memory, Some(until), &mut capture.lacks);
             if !whole {

@@ -5,7 +5,7 @@
 #[cfg(feature = "demo")]
 use super::demo;
 use super::exit::Exit;
-use super::{diff, duration, generate, info, snap, watch};
+use super::{capture, diff, duration, generate, info, snap, watch};
 use crate::report::rollup::Grouping;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::time::Duration;
@@ -41,6 +41,7 @@ pub enum Command {
     Snap(snap::SnapArgs),
     Diff(diff::DiffArgs),
     Watch(watch::WatchArgs),
+    Capture(capture::CaptureArgs),
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     #[command(hide = true)]

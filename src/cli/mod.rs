@@ -4,6 +4,7 @@
 //! [`crate::report`]. They know nothing of allocators or of the operating system.
 
 pub mod args;
+pub mod capture;
 mod comparison;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -62,6 +63,7 @@ fn run(command: Command, setting: &Setting, out: &mut dyn Write) -> Result<Exit,
         Command::Snap(args) => args.run(setting, out),
         Command::Diff(args) => args.run(setting, out),
         Command::Watch(args) => args.run(setting, out),
+        Command::Capture(args) => args.run(setting, out),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(setting, out),
         Command::Generate(args) => args.run(out),

@@ -1,9 +1,10 @@
-//! One moment of what the user named: a process or a snapshot file.
+//! One moment of what the user named: a process, a capture, a core, or a snapshot file.
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::progress::Progress;
 use super::setting::Setting;
+use crate::capture::core_file;
 use crate::report::doubt;
 use crate::snapshot::{self, Snapshot, Summary};
 use crate::target::Target;
@@ -13,8 +14,10 @@ use std::time::Instant;
 /// What a word on the command line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source<'a> {
+    /// A snapshot.
     File(&'a Path),
-    Process(&'a str),
+    /// A process, or a file with the memory of one.
+    Target(&'a str),
 }
 
 impl<'a> Source<'a> {
@@ -23,7 +26,8 @@ impl<'a> Source<'a> {
     fn of(word: &'a str) -> Self {
         let path = Path::new(word);
         let is_file = word.contains('/') || path.extension().is_some() || path.exists();
-        if pid(word).is_none() && is_file { Self::File(path) } else { Self::Process(word) }
+        let is_snapshot = pid(word).is_none() && is_file && !core_file::is_core(path);
+        if is_snapshot { Self::File(path) } else { Self::Target(word) }
     }
 }
 
@@ -40,12 +44,13 @@ pub fn take(word: &str, setting: &Setting) -> Result<Snapshot, Failure> {
             setting.tell_time(&format!("read {word}"), begun.elapsed());
             Ok(snapshot)
         }
-        Source::Process(word) => {
+        Source::Target(word) => {
             let target = Target::open(word)?;
-            setting.tell_time(&format!("open process {word}"), begun.elapsed());
+            let what = if pid(word).is_some() { format!("process {word}") } else { word.to_owned() };
+            setting.tell_time(&format!("open {what}"), begun.elapsed());
             let opened = Instant::now();
             let snapshot = target.snapshot(&setting.options())?;
-            setting.tell_time(&format!("take a snapshot of process {word}"), opened.elapsed());
+            setting.tell_time(&format!("take a snapshot of {what}"), opened.elapsed());
             Ok(snapshot)
         }
     }
@@ -58,7 +63,7 @@ pub fn take(word: &str, setting: &Setting) -> Result<Snapshot, Failure> {
 pub fn take_summary(word: &str, setting: &Setting) -> Result<Summary, Failure> {
     match Source::of(word) {
         Source::File(path) => Ok(snapshot::read_summary(path)?),
-        Source::Process(_) => Ok(take(word, setting)?.summary),
+        Source::Target(_) => Ok(take(word, setting)?.summary),
     }
 }
 
@@ -94,10 +99,10 @@ mod tests {
 
     #[test]
     fn numbers_are_processes_and_paths_are_files() {
-        assert_eq!(Source::of("4121"), Source::Process("4121"));
+        assert_eq!(Source::of("4121"), Source::Target("4121"));
         assert_eq!(Source::of("./4121"), Source::File(Path::new("./4121")));
         assert_eq!(Source::of("gone.heaptap"), Source::File(Path::new("gone.heaptap")));
-        assert_eq!(Source::of("redis-server"), Source::Process("redis-server"));
+        assert_eq!(Source::of("redis-server"), Source::Target("redis-server"));
         assert_eq!(Source::of("Cargo.toml"), Source::File(Path::new("Cargo.toml")));
         assert_eq!(pid("0"), None);
         assert_eq!(pid("-1"), None);

@@ -3,7 +3,7 @@
 use super::args::{Common, Sort, When};
 use super::failure::{Failure, tell};
 use crate::report::{Page, Sizes};
-use crate::target::Options;
+use crate::target::{Contents, Options};
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl Setting {
 
     /// What a capture of the target may cost and is to bring.
     pub const fn options(&self) -> Options {
-        Options { pause_budget: self.pause_budget, residency: true }
+        Options { pause_budget: self.pause_budget, residency: true, contents: Contents::Records }
     }
 
     /// The pause budget as reports print it.

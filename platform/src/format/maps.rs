@@ -44,6 +44,53 @@ pub fn parse_line(line: &[u8]) -> Option<Mapping> {
     })
 }
 
+/// The same text for `mappings`, as [`parse_maps`] reads it.
+pub fn format_maps(mappings: &[Mapping]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for mapping in mappings {
+        let right = |given: bool, letter: char| if given { letter } else { '-' };
+        let head = format!(
+            "{:x}-{:x} {}{}{}{} {:08x} {:02x}:{:02x} {} ",
+            mapping.range.start,
+            mapping.range.end,
+            right(mapping.readable, 'r'),
+            right(mapping.writable, 'w'),
+            right(mapping.executable, 'x'),
+            if mapping.shared { 's' } else { 'p' },
+            mapping.file_offset,
+            mapping.device.0,
+            mapping.device.1,
+            mapping.inode,
+        );
+        text.extend(head.into_bytes());
+        text.extend(name_of(&mapping.kind));
+        text.push(b'\n');
+    }
+    text
+}
+
+fn name_of(kind: &MappingKind) -> Vec<u8> {
+    let bracketed = |name: &str| name.as_bytes().to_vec();
+    match kind {
+        MappingKind::File { path, deleted } => {
+            let mut name = Vec::new();
+            for byte in path.as_os_str().as_encoded_bytes() {
+                if *byte == b'\n' { name.extend(b"\\012") } else { name.push(*byte) }
+            }
+            name.extend(if *deleted { &b" (deleted)"[..] } else { b"" });
+            name
+        }
+        MappingKind::Heap => bracketed("[heap]"),
+        MappingKind::Stack => bracketed("[stack]"),
+        MappingKind::Vdso => bracketed("[vdso]"),
+        MappingKind::Vvar => bracketed("[vvar]"),
+        MappingKind::Vsyscall => bracketed("[vsyscall]"),
+        MappingKind::Anonymous { name: None } => Vec::new(),
+        MappingKind::Anonymous { name: Some(name) } => format!("[anon:{name}]").into_bytes(),
+        MappingKind::Other(name) => bracketed(name),
+    }
+}
+
 fn kind_of(name: &[u8]) -> MappingKind {
     match name {
         b"" => MappingKind::Anonymous { name: None },
@@ -93,13 +140,13 @@ fn unescape(name: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(unix)]
-fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
+pub(super) fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(not(unix))]
-fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
+pub(super) fn path_from_bytes(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -149,6 +196,19 @@ mod tests {
     fn an_escaped_newline_is_a_newline() {
         let mapping = parse_line(b"1000-2000 r--p 00000000 00:01 7 /a\\012b\\").unwrap();
         assert_eq!(mapping.kind, MappingKind::File { path: "/a\nb\\".into(), deleted: false });
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let text = b"1000-2000 rwxs 00000000 08:0a 7 /a\\012b\\ (deleted)\n\
+            2000-3000 ---p 00000000 00:00 0 [heap]\n3000-4000 r--p 00001000 00:00 0 [anon:arena 3]\n\
+            4000-5000 r--p 00001000 00:00 0 [uprobes]\n5000-6000 rw-p 00000000 00:00 0 \n";
+        let (mappings, bad_line_count) = parse_maps(text);
+        assert_eq!((mappings.len(), bad_line_count), (5, 0));
+        assert_eq!(
+            String::from_utf8(format_maps(&mappings)).unwrap(),
+            String::from_utf8(text.to_vec()).unwrap()
+        );
     }
 
     #[test]

@@ -66,11 +66,12 @@ impl Glibc {
         ranges.extend(AddressRange::with_len(self.main_arena, self.layout.arena_bytes()));
         ranges.extend(self.parameters_at.and_then(parameters::range));
         ranges.extend(self.mmapped.iter().filter_map(|chunk| AddressRange::with_len(*chunk, 16)));
-        if let Some(distance) = self.slots.and_then(|slots| slots.tcache) {
-            let slot = |thread: &ThreadPointer| {
-                AddressRange::with_len(thread.thread_pointer.wrapping_sub(distance), 8)
-            };
-            ranges.extend(threads.iter().filter_map(slot));
+        if let Some(slots) = self.slots {
+            for thread in threads {
+                let slot = |distance| AddressRange::with_len(thread.thread_pointer.wrapping_sub(distance), 8);
+                ranges.extend(slot(slots.arena));
+                ranges.extend(slots.tcache.and_then(slot));
+            }
         }
         ranges
     }
@@ -204,6 +205,10 @@ impl Allocator for Glibc {
 
     fn records(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> RecordMap {
         walk::records(self, memory, threads)
+    }
+
+    fn records_hold_data(&self) -> bool {
+        true
     }
 
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64> {

@@ -33,6 +33,8 @@ pub struct SizeClasses {
     pub large: Vec<u64>,
     /// Bytes of a page.
     pub page_bytes: u64,
+    /// Bytes of an element of the table that they were read from; 0 where there was none.
+    pub stride_bytes: usize,
 }
 
 impl SizeClasses {
@@ -67,7 +69,7 @@ impl SizeClasses {
         if !page_bytes.is_power_of_two() || page_bytes < 4096 {
             return None;
         }
-        Some(Self { bins, large: large_classes(last), page_bytes })
+        Some(Self { bins, large: large_classes(last), page_bytes, stride_bytes: stride })
     }
 
     /// Looks for a table of bins in `bytes`; tables are aligned to words.
@@ -85,6 +87,27 @@ impl SizeClasses {
             }
         }
         best
+    }
+
+    /// The classes of a build with a quantum of `quantum_bytes`, for versions whose table is not in writable data
+    /// and cannot be had: four to each doubling from four quanta on, slabs the smallest that have no rest
+    /// (`size_classes.sh` of 5.0 and 5.1).
+    pub fn by_rule(quantum_bytes: u64, page_bytes: u64) -> Self {
+        let mut sizes = vec![8];
+        sizes.extend((1..=4).map(|quanta| quanta * quantum_bytes).filter(|size| *size > 8));
+        sizes.extend(large_classes(4 * quantum_bytes).into_iter().take_while(|size| *size < 4 * page_bytes));
+        let bin = |reg_bytes: u64| {
+            let slab_bytes = page_bytes / greatest_divisor(page_bytes, reg_bytes) * reg_bytes;
+            let nregs = u32::try_from(slab_bytes / reg_bytes).unwrap_or(u32::MAX);
+            Bin { reg_bytes, slab_bytes, nregs, n_shards: 1 }
+        };
+        let last = sizes.last().copied().unwrap_or(8);
+        Self {
+            bins: sizes.into_iter().map(bin).collect(),
+            large: large_classes(last),
+            page_bytes,
+            stride_bytes: 0,
+        }
     }
 
     /// Number of small classes.
@@ -159,5 +182,24 @@ fn large_classes(last: u64) -> Vec<u64> {
             }
             _ => return classes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the tables that jemalloc 5.1.0 compiles in (`size_classes.h`, quantum 16 and 8, pages of 4 KiB).
+    #[test]
+    fn the_rule_gives_the_tables_of_real_builds() {
+        let sixteen = SizeClasses::by_rule(16, 4096);
+        let sizes: Vec<u64> = sixteen.bins.iter().map(|bin| bin.reg_bytes).collect();
+        assert_eq!(sizes[..10], [8, 16, 32, 48, 64, 80, 96, 112, 128, 160]);
+        assert_eq!((sizes.len(), sizes[35], sixteen.large[0], sixteen.large.len()), (36, 14336, 16384, 196));
+        let of = |bytes: u64| sixteen.bins.iter().find(|bin| bin.reg_bytes == bytes).unwrap();
+        assert_eq!((of(48).slab_bytes, of(48).nregs), (12288, 256));
+        assert_eq!((of(14336).slab_bytes, of(14336).nregs), (28672, 2));
+        let eight = SizeClasses::by_rule(8, 4096);
+        assert_eq!((eight.bins.len(), eight.bins[2].reg_bytes, eight.bins[38].reg_bytes), (39, 24, 14336));
     }
 }

@@ -6,15 +6,16 @@
 
 use super::Jemalloc;
 use super::classes::SizeClasses;
+use super::constants::{Signs, constants};
 use super::dwarf;
 use super::layout::{Build, Layout, Version};
 use super::probe;
 use super::proof::{self, Proof};
 use super::rtree::{Geometry, Rtree};
-use super::version;
 use crate::allocator::{AddressSpace, Data, Provenance};
 use crate::memory::{Memory, MemoryExt};
 use crate::module::{Module, Symbol};
+use heaptap_platform::{AddressRange, merge_ranges};
 
 /// Extents looked at before a layout is believed.
 const SAMPLE_MAX: u64 = 2000;
@@ -41,13 +42,37 @@ pub struct Findings {
 }
 
 /// Looks for jemalloc in all modules.
+///
+/// A module whose file cannot be had is also one where its writable data has a table of size classes; where not
+/// even that shows jemalloc, versions that keep the table elsewhere are tried.
 pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
     let mut findings = Findings::default();
+    let mut fileless = Vec::new();
     for module in space.modules {
-        let Some(version) = marked(module) else { continue };
-        match Candidate::new(module, version, space, memory).and_then(|candidate| candidate.resolve()) {
-            Ok(found) => findings.found.push(found),
-            Err(why) => findings.refused.push(Refusal {
+        let signs = Signs::of(module, space, memory);
+        let version = signs.as_ref().and_then(|signs| signs.version);
+        let is_marked = signs.is_some();
+        if !is_marked && module.image.is_some() {
+            continue;
+        }
+        match Candidate::new(module, signs.unwrap_or_default(), space, memory) {
+            Ok(candidate) => findings.settle(module, version, candidate.resolve()),
+            Err(why) if is_marked => findings.settle(module, version, Err(why)),
+            Err(_) => fileless.push(module),
+        }
+    }
+    if findings.found.is_empty() {
+        let found = fileless.into_iter().filter_map(|module| by_rule(module, space, memory));
+        findings.found.extend(found);
+    }
+    findings
+}
+
+impl Findings {
+    fn settle(&mut self, module: &Module, version: Option<Version>, outcome: Result<Jemalloc, String>) {
+        match outcome {
+            Ok(found) => self.found.push(found),
+            Err(why) => self.refused.push(Refusal {
                 module: module.name(),
                 version: version
                     .map_or_else(|| "of unknown version".to_owned(), |version| version.to_string()),
@@ -55,29 +80,28 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
             }),
         }
     }
-    findings
 }
 
-/// Whether a module has jemalloc in it.
+/// Whether a module's file has jemalloc in it.
 pub fn is_candidate(module: &Module) -> bool {
-    marked(module).is_some()
+    Signs::of_image(module).is_some()
 }
 
-/// The version in a module's read-only data; `None` if jemalloc is not in it at all.
-#[expect(clippy::option_option, reason = "a module without jemalloc is not one of unknown version")]
-fn marked(module: &Module) -> Option<Option<Version>> {
-    let image = module.image.as_ref()?;
-    let pieces = image.read_only();
-    if !pieces.iter().any(|(_, bytes)| version::is_marked(bytes)) {
-        return None;
-    }
-    Some(pieces.iter().find_map(|(_, bytes)| version::find(bytes)))
+/// jemalloc in a module without a file and without a table of size classes in its writable data.
+fn by_rule(module: &Module, space: AddressSpace<'_>, memory: &dyn Memory) -> Option<Jemalloc> {
+    const PAGE_BYTES: u64 = 4096;
+    [16, 8].into_iter().find_map(|quantum_bytes| {
+        let classes = SizeClasses::by_rule(quantum_bytes, PAGE_BYTES);
+        let data = Data::read(memory, space, &module.writable);
+        let signs = Signs::default();
+        Candidate { module, signs, space, memory, data, symbols: Vec::new(), classes }.resolve().ok()
+    })
 }
 
 /// A module with jemalloc, while its roots are looked for.
 struct Candidate<'a> {
     module: &'a Module,
-    version: Option<Version>,
+    signs: Signs,
     space: AddressSpace<'a>,
     memory: &'a dyn Memory,
     data: Data,
@@ -107,20 +131,22 @@ struct Fit {
 impl<'a> Candidate<'a> {
     fn new(
         module: &'a Module,
-        version: Option<Version>,
+        mut signs: Signs,
         space: AddressSpace<'a>,
         memory: &'a dyn Memory,
     ) -> Result<Self, String> {
-        if let Some(version) = version.filter(|version| version.major < 5) {
+        if let Some(version) = signs.version.filter(|version| version.major < 5) {
             return Err(format!(
                 "version {version} keeps chunks and runs; versions from 5.0 on are supported"
             ));
         }
         let data = Data::read(memory, space, &module.writable);
         let symbols = relevant_symbols(module);
-        let classes = find_classes(module, memory, &symbols, &data)
+        let (table, classes) = find_classes(module, space, memory, &symbols, &data)
             .ok_or("its table of size classes was not found, neither by symbol nor by shape")?;
-        Ok(Self { module, version, space, memory, data, symbols, classes })
+        let table_bytes = classes.stride_bytes * classes.bins.len();
+        signs.ranges.extend(AddressRange::with_len(table, table_bytes as u64));
+        Ok(Self { module, signs, space, memory, data, symbols, classes })
     }
 
     fn symbol(&self, name: &str) -> Option<u64> {
@@ -133,8 +159,11 @@ impl<'a> Candidate<'a> {
             nlarge: self.classes.large.len() as u64,
             lg_page: self.classes.lg_page(),
         };
-        let mut layouts = self.version.map_or_else(
+        let mut layouts = self.signs.version.map_or_else(
             || {
+                if self.classes.stride_bytes == 0 {
+                    return vec![Layout::v5_1(build), Layout::v5_0(build)];
+                }
                 let all = [
                     Layout::development,
                     Layout::v5_3_1,
@@ -230,13 +259,14 @@ impl<'a> Candidate<'a> {
         let found = Jemalloc {
             module: self.module.path.display().to_string(),
             module_range: self.module.range,
-            version: self.version,
+            version: self.signs.version,
             layout,
             classes: self.classes.clone(),
             tree: fit.tree,
             arenas_array,
             ring,
             thread_offset: None,
+            signs: self.signs.ranges.clone(),
             evidence,
         };
         (agreement, found)
@@ -283,30 +313,34 @@ fn symbol(symbols: &[Symbol], name: &str) -> Option<u64> {
     symbols.iter().find(fits).map(|symbol| symbol.address)
 }
 
-/// The table of size classes: by symbol, in the writable data (5.2 on), in the read-only data (before).
+/// The table of size classes with its address: by symbol, in the writable data (5.2 on), among the constants
+/// (before).
 fn find_classes(
     module: &Module,
+    space: AddressSpace<'_>,
     memory: &dyn Memory,
     symbols: &[Symbol],
     data: &Data,
-) -> Option<SizeClasses> {
-    const PIECE_BYTES: usize = 64;
+) -> Option<(u64, SizeClasses)> {
+    const TABLE_BYTES_MAX: u64 = 12 << 10;
     for name in ["bin_infos", "arena_bin_info"] {
         let Some(address) = symbol(symbols, name) else { continue };
         // The table may end close to the end of its segment.
-        let pieces = (0_u64..192).map_while(|piece| memory.read_vec(address + piece * 64, PIECE_BYTES).ok());
-        let parsed = SizeClasses::parse(&pieces.flatten().collect::<Vec<u8>>());
-        if parsed.is_some() {
-            return parsed;
+        let table = AddressRange { start: address, end: address.saturating_add(TABLE_BYTES_MAX) };
+        let present = space.mapped(table).into_iter().flat_map(|part| memory.present(part));
+        let pieces = merge_ranges(present.collect(), 0);
+        let Some(piece) = pieces.first().filter(|piece| piece.start == address) else { continue };
+        let bytes = memory.read_vec(address, usize::try_from(piece.len_bytes()).unwrap_or(0));
+        if let Some(parsed) = bytes.ok().and_then(|bytes| SizeClasses::parse(&bytes)) {
+            return Some((address, parsed));
         }
     }
-    let in_data = data.pieces().filter_map(|(_, bytes)| SizeClasses::find(bytes));
-    let best = in_data.map(|(_, classes)| classes).max_by_key(|classes| classes.bins.len());
-    best.or_else(|| {
-        let image = module.image.as_ref()?;
-        image
-            .read_only()
-            .into_iter()
-            .find_map(|(_, bytes)| SizeClasses::find(bytes).map(|(_, classes)| classes))
+    let find = |start: u64, bytes: &[u8]| {
+        let (offset, classes) = SizeClasses::find(bytes)?;
+        Some((start.wrapping_add(offset as u64), classes))
+    };
+    let in_data = data.pieces().filter_map(|(start, bytes)| find(start, bytes));
+    in_data.max_by_key(|(_, classes)| classes.bins.len()).or_else(|| {
+        constants(module, space, memory).into_iter().find_map(|(start, bytes)| find(start, &bytes))
     })
 }

@@ -5,6 +5,7 @@
 
 pub mod arena;
 pub mod classes;
+mod constants;
 mod counters;
 pub mod dwarf;
 pub mod extent;
@@ -52,6 +53,8 @@ pub struct Jemalloc {
     pub ring: Option<u64>,
     /// Offset of a thread's data from its thread pointer.
     pub thread_offset: Option<i64>,
+    /// Where the module's bytes are that showed it, its version and its size classes.
+    pub signs: Vec<AddressRange>,
     /// How it was found and proved.
     pub evidence: Vec<String>,
 }
@@ -132,7 +135,10 @@ impl Allocator for Jemalloc {
         ranges.extend(
             self.arenas_array.map(|start| AddressRange { start, end: start + arena::ARENAS_MAX * 8 }),
         );
-        ranges.extend(self.ring.map(|start| AddressRange { start, end: start + 8 }));
+        // What a reader without the module's file needs to find it again.
+        ranges.extend(&self.signs);
+        let head = self.layout.rtree_root;
+        ranges.push(AddressRange { start: self.tree.root.saturating_sub(head), end: self.tree.root });
         let arenas = self.arenas(memory);
         for arena in &arenas {
             ranges.extend(arena.base_blocks(memory, &self.layout).0);
@@ -140,7 +146,11 @@ impl Allocator for Jemalloc {
         if arenas.is_empty() {
             ranges.extend(self.extent_records(memory, &leaves));
         }
-        ranges.extend(self.caches(memory, &arenas, threads).ranges);
+        let caches = self.caches(memory, &arenas, threads);
+        if caches.source == Source::Ring {
+            ranges.extend(self.ring.and_then(|start| AddressRange::with_len(start, 8)));
+        }
+        ranges.extend(caches.ranges);
         ranges
     }
 

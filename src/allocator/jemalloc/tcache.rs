@@ -131,11 +131,11 @@ impl Gather<'_> {
         let mut next = first;
         while next != 0 && elements.len() < CACHES_MAX && seen.insert(next) {
             elements.push(next);
+            self.want(next.wrapping_add(link), 16);
             match self.memory.read_u64(next.wrapping_add(link)) {
                 Ok(after) if after == first => return elements,
                 Ok(after) => next = after,
-                Err(fault) => {
-                    self.want(fault.address, 16);
+                Err(_) => {
                     self.caches.broken.push(next);
                     return elements;
                 }
@@ -245,6 +245,7 @@ impl Gather<'_> {
     /// Bins whose stacks grow down, laid out one behind the other in one allocation.
     fn low_bits_bins(&mut self, start: u64) {
         let tcache = self.places.layout.tcache;
+        self.want(start.wrapping_sub(tcache.tcache_bins), 8);
         let slow = self.memory.read_u64(start.wrapping_sub(tcache.tcache_bins)).ok();
         let count = match (tcache.slow_nbins, slow) {
             (Some(offset), Some(slow)) => {

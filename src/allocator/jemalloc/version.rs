@@ -1,25 +1,26 @@
 //! jemalloc's version string, as it stands in the read-only data of every build.
 
 use super::layout::Version;
+use std::ops::Range;
 
 /// A literal of every jemalloc since 2.0: the start of its error messages.
 const MARK: &[u8] = b"<jemalloc>";
 
-/// Whether `bytes` belong to a module with jemalloc in it.
-pub fn is_marked(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, MARK).is_some()
+/// Where `bytes` show that they belong to a module with jemalloc in it, if they do.
+pub fn mark(bytes: &[u8]) -> Option<Range<usize>> {
+    memchr::memmem::find(bytes, MARK).map(|at| at..at + MARK.len())
 }
 
-/// The version in `bytes`, in the form of `git describe --long`: `5.3.0-0-g54eaed1d`.
+/// The version in `bytes`, in the form of `git describe --long`: `5.3.0-0-g54eaed1d`, and where its text is.
 ///
 /// Packages that are not built from git give `g0` as the hash.
-pub fn find(bytes: &[u8]) -> Option<Version> {
+pub fn find(bytes: &[u8]) -> Option<(Range<usize>, Version)> {
     memchr::memmem::find_iter(bytes, b"-g").find_map(|at| {
         let hash = bytes.get(at + 2..)?;
         let digits = hash.iter().take(41).take_while(|byte| byte.is_ascii_hexdigit()).count();
-        let start = at.saturating_sub(24);
-        let text = std::str::from_utf8(ascii_tail(bytes.get(start..at)?)).ok()?;
-        if (1..=40).contains(&digits) { parse(text) } else { None }
+        let text = std::str::from_utf8(ascii_tail(bytes.get(at.saturating_sub(24)..at)?)).ok()?;
+        let version = if (1..=40).contains(&digits) { parse(text) } else { None };
+        Some((at - text.len()..at + 2 + digits, version?))
     })
 }
 
@@ -46,8 +47,11 @@ mod tests {
     #[test]
     fn finds_the_version_among_other_text() {
         let text = b"x-g\0 1.2-3-gx\0<jemalloc>\x005.3.1-47-g295e48944b2\0";
-        assert_eq!(find(text), Some(Version { major: 5, minor: 3, patch: 1, commits: 47 }));
-        assert_eq!(find(b"5.3.0-0-g0\0"), Some(Version { major: 5, minor: 3, patch: 0, commits: 0 }));
+        let (place, version) = find(text).unwrap();
+        assert_eq!(version, Version { major: 5, minor: 3, patch: 1, commits: 47 });
+        assert_eq!(&text[place], b"5.3.1-47-g295e48944b2");
+        let short = Version { major: 5, minor: 3, patch: 0, commits: 0 };
+        assert_eq!(find(b"5.3.0-0-g0\0"), Some((0..10, short)));
         assert_eq!(find(b"jemalloc-5.3.0 -gcc"), None);
     }
 }

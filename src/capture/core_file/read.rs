@@ -1,0 +1,333 @@
+//! Reading a core file: headers, notes, and where the bytes of memory are.
+
+use super::compressed::Compression;
+use super::error::CoreFileError;
+use super::own_note::{self, CaptureNote};
+use super::{CoreFile, Kind, Origin};
+use crate::capture::{Capture, CapturedMemory, Segment, Store};
+use heaptap_platform::format::auxiliary_vector::parse_auxiliary_vector;
+use heaptap_platform::format::linux_core::{self, MappedPath, ProcessStatus};
+use heaptap_platform::format::maps::parse_maps;
+use heaptap_platform::{
+    AddressRange, Architecture, MappedFile, Mapping, MappingKind, Registers, StoppedThread,
+};
+use object::LittleEndian;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most threads that a core is believed to have.
+const THREADS_MAX: usize = 1 << 20;
+
+/// The key of the program's entry point in the auxiliary vector.
+const AT_ENTRY: u64 = 9;
+
+/// Opens the core file at `path`; its memory is the mapped file.
+///
+/// # Errors
+/// The file cannot be opened, or is no core that can be read.
+pub fn open(path: &Path) -> Result<CoreFile, CoreFileError> {
+    let file = File::open(path).map_err(|source| CoreFileError::io(path, "open", source))?;
+    let length = file.metadata().map_err(|source| CoreFileError::io(path, "look at", source))?.len();
+    if length == 0 {
+        return Err(CoreFileError::NotCore { path: path.to_owned(), found: "it is empty".to_owned() });
+    }
+    let map = |file: &File| MappedFile::map(file).map_err(|source| CoreFileError::io(path, "map", source));
+    let mapped = map(&file)?;
+    let Some(compression) = Compression::of(mapped.bytes()) else {
+        return read(Store::File(Arc::new(mapped)), path);
+    };
+    let unpacked = compression.unpack(mapped.bytes(), path)?;
+    let mut core = read(Store::File(Arc::new(map(&unpacked.file)?)), path)?;
+    core.capture.lacks.extend(unpacked.cut_short);
+    Ok(core)
+}
+
+/// The core file that `bytes` are; `path` is named in errors.
+///
+/// # Errors
+/// The bytes are no core that can be read.
+pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<CoreFile, CoreFileError> {
+    read(Store::Copied(bytes), path)
+}
+
+fn read(store: Store, path: &Path) -> Result<CoreFile, CoreFileError> {
+    let headers = Headers::of(store.bytes(), path)?;
+    let mut notes = Notes::default();
+    headers.notes(store.bytes(), path, &mut notes)?;
+    let (segments, lacks) = headers.memory(store.bytes().len() as u64);
+    let architecture = headers.architecture;
+    let threads = notes.stopped_threads(architecture);
+    let mut capture = Capture { threads, lacks, ..Capture::default() };
+    let loads = headers.loads;
+    capture.memory = CapturedMemory::of(store, segments);
+    Ok(match notes.capture.take() {
+        Some(own) => {
+            own.complete(&mut capture);
+            CoreFile {
+                kind: Kind::Capture,
+                origin: own.origin(architecture),
+                capture,
+                mappings: notes.mappings,
+                modules: own.modules,
+                auxiliary_vector: notes.auxiliary_vector,
+            }
+        }
+        None => CoreFile {
+            kind: Kind::Core,
+            origin: notes.origin(architecture),
+            capture,
+            mappings: mappings(&loads, &notes.files),
+            modules: Vec::new(),
+            auxiliary_vector: notes.auxiliary_vector,
+        },
+    })
+}
+
+/// The headers of a core.
+struct Headers {
+    architecture: Architecture,
+    loads: Vec<ProgramHeader64<LittleEndian>>,
+    notes: Vec<ProgramHeader64<LittleEndian>>,
+}
+
+impl Headers {
+    fn of(bytes: &[u8], path: &Path) -> Result<Self, CoreFileError> {
+        let header = elf_header(bytes, path)?;
+        let architecture = match header.e_machine(LittleEndian) {
+            elf::EM_X86_64 => Architecture::X86_64,
+            elf::EM_AARCH64 => Architecture::Aarch64,
+            other => {
+                let what = format!("machine {}", other.0);
+                return Err(CoreFileError::Unsupported { path: path.to_owned(), what });
+            }
+        };
+        let all = header.program_headers(LittleEndian, bytes).map_err(|error| {
+            let end =
+                header.e_phoff(LittleEndian).saturating_add(u64::from(header.e_phnum(LittleEndian)) * 56);
+            if end > bytes.len() as u64 {
+                let found_bytes = bytes.len() as u64;
+                CoreFileError::Truncated { path: path.to_owned(), found_bytes, what: "its program headers" }
+            } else {
+                CoreFileError::corrupt(path, 0, error.to_string())
+            }
+        })?;
+        let of_kind =
+            |kind| all.iter().filter(|header| header.p_type(LittleEndian) == kind).copied().collect();
+        Ok(Self { architecture, loads: of_kind(elf::PT_LOAD), notes: of_kind(elf::PT_NOTE) })
+    }
+
+    fn notes(&self, bytes: &[u8], path: &Path, notes: &mut Notes) -> Result<(), CoreFileError> {
+        for header in &self.notes {
+            let offset = header.p_offset(LittleEndian);
+            let truncated = || CoreFileError::Truncated {
+                path: path.to_owned(),
+                found_bytes: bytes.len() as u64,
+                what: "its notes",
+            };
+            let data = header.data(LittleEndian, bytes).map_err(|()| truncated())?;
+            let corrupt = |error: object::Error| CoreFileError::corrupt(path, offset, error.to_string());
+            let align = header.p_align(LittleEndian);
+            let mut iterator = NoteIterator::<FileHeader64<LittleEndian>>::new(
+                LittleEndian,
+                if align == 8 { 8 } else { 4 },
+                data,
+            )
+            .map_err(corrupt)?;
+            while let Some(note) = iterator.next().map_err(corrupt)? {
+                notes.take(note.name(), note.n_type(LittleEndian).0, note.desc(), offset, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the bytes of memory are, and what of them the file has lost.
+    fn memory(&self, file_bytes: u64) -> (Vec<Segment>, Vec<String>) {
+        let (mut segments, mut lost_bytes) = (Vec::new(), 0);
+        for header in &self.loads {
+            let start = header.p_vaddr(LittleEndian);
+            let offset = header.p_offset(LittleEndian);
+            let wanted = header.p_filesz(LittleEndian).min(u64::MAX - start);
+            let there = wanted.min(file_bytes.saturating_sub(offset));
+            lost_bytes += wanted - there;
+            if let (Ok(offset), Ok(len_bytes)) = (usize::try_from(offset), usize::try_from(there))
+                && len_bytes > 0
+            {
+                segments.push(Segment { start, len_bytes, offset });
+            }
+        }
+        let lacks = if lost_bytes > 0 {
+            vec![format!("the file ends at byte {file_bytes}: {lost_bytes} bytes of memory are cut off")]
+        } else {
+            Vec::new()
+        };
+        (segments, lacks)
+    }
+}
+
+fn elf_header<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a FileHeader64<LittleEndian>, CoreFileError> {
+    let not_core = |found: &str| CoreFileError::NotCore { path: path.to_owned(), found: found.to_owned() };
+    let unsupported =
+        |what: &str| CoreFileError::Unsupported { path: path.to_owned(), what: what.to_owned() };
+    match bytes {
+        [0x7f, b'E', b'L', b'F', 2, 1, ..] => {}
+        [0x7f, b'E', b'L', b'F', 1, ..] => return Err(unsupported("32 bits")),
+        [0x7f, b'E', b'L', b'F', 2, 2, ..] => return Err(unsupported("big endian")),
+        [0x7f, b'E', b'L', b'F', ..] => return Err(CoreFileError::corrupt(path, 4, "no known ELF class")),
+        _ => return Err(not_core("it does not begin as an ELF file")),
+    }
+    let header = FileHeader64::<LittleEndian>::parse(bytes).map_err(|_| CoreFileError::Truncated {
+        path: path.to_owned(),
+        found_bytes: bytes.len() as u64,
+        what: "its ELF header",
+    })?;
+    if header.e_type(LittleEndian) == elf::ET_CORE {
+        Ok(header)
+    } else {
+        Err(not_core("it is an ELF file, but a program or a library"))
+    }
+}
+
+/// What the notes say.
+#[derive(Debug, Default)]
+struct Notes {
+    threads: Vec<Thread>,
+    process: Option<ProcessStatus>,
+    files: Vec<MappedPath>,
+    auxiliary_vector: Vec<(u64, u64)>,
+    capture: Option<CaptureNote>,
+    mappings: Vec<Mapping>,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    tid: i32,
+    registers: Vec<u8>,
+    thread_pointer: u64,
+    system_call: Option<i32>,
+}
+
+impl Notes {
+    fn take(
+        &mut self,
+        owner: &[u8],
+        kind: u32,
+        descriptor: &[u8],
+        offset: u64,
+        path: &Path,
+    ) -> Result<(), CoreFileError> {
+        match (owner, kind) {
+            (linux_core::OWNER, linux_core::NT_PRSTATUS) if self.threads.len() < THREADS_MAX => {
+                let status = linux_core::parse_thread(descriptor)
+                    .ok_or_else(|| CoreFileError::corrupt(path, offset, "a thread's note is too short"))?;
+                let registers = status.registers.to_vec();
+                self.threads.push(Thread { tid: status.tid, registers, ..Thread::default() });
+            }
+            (linux_core::OWNER, linux_core::NT_PRPSINFO) => {
+                self.process = linux_core::parse_process(descriptor);
+            }
+            (linux_core::OWNER, linux_core::NT_AUXV) => {
+                self.auxiliary_vector = parse_auxiliary_vector(descriptor);
+            }
+            (linux_core::OWNER, linux_core::NT_FILE) => {
+                self.files = linux_core::parse_files(descriptor).unwrap_or_default();
+            }
+            (linux_core::OWNER_LINUX, linux_core::NT_ARM_TLS) => {
+                let pointer = crate::memory::u64_at(descriptor, 0);
+                if let (Some(thread), Some(pointer)) = (self.threads.last_mut(), pointer) {
+                    thread.thread_pointer = pointer;
+                }
+            }
+            (linux_core::OWNER_LINUX, linux_core::NT_ARM_SYSTEM_CALL) => {
+                let number = crate::memory::u32_at(descriptor, 0);
+                if let Some(thread) = self.threads.last_mut() {
+                    thread.system_call = number.map(u32::cast_signed);
+                }
+            }
+            (own_note::OWNER, own_note::NT_CAPTURE) => {
+                let note: CaptureNote = serde_json::from_slice(descriptor).map_err(|error| {
+                    CoreFileError::corrupt(path, offset, format!("heaptap's own note: {error}"))
+                })?;
+                if note.schema != own_note::SCHEMA {
+                    return Err(CoreFileError::Newer { path: path.to_owned(), schema: note.schema });
+                }
+                self.capture = Some(note);
+            }
+            (own_note::OWNER, own_note::NT_MAPPINGS) => {
+                let (mut mappings, _) = parse_maps(descriptor);
+                mappings.sort_by_key(|mapping| mapping.range);
+                self.mappings = mappings;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stopped_threads(&self, architecture: Architecture) -> Vec<StoppedThread> {
+        let registers = |thread: &Thread| -> Option<Registers> {
+            linux_core::registers(architecture, &thread.registers, thread.thread_pointer, thread.system_call)
+        };
+        self.threads
+            .iter()
+            .filter_map(|thread| Some(StoppedThread { tid: thread.tid, registers: registers(thread)? }))
+            .collect()
+    }
+
+    fn origin(&self, architecture: Architecture) -> Origin {
+        let entry = self.auxiliary_vector.iter().find(|(key, _)| *key == AT_ENTRY).map(|(_, value)| *value);
+        let program = entry.and_then(|entry| self.files.iter().find(|file| file.range.contains(entry)));
+        let name = self.process.as_ref().map(|process| process.name.clone()).unwrap_or_default();
+        Origin {
+            pid: self.process.as_ref().map_or(0, |process| process.pid),
+            exe: program.map_or_else(|| name.clone(), |file| file.path.display().to_string()),
+            name,
+            os: "linux".to_owned(),
+            architecture,
+            start_ticks: None,
+            boot_id: None,
+            build_id: None,
+        }
+    }
+}
+
+/// The mappings that a core's segments stand for; which file each maps, the notes tell.
+///
+/// Cores keep neither inode nor device: each path gets a number of its own.
+fn mappings(loads: &[ProgramHeader64<LittleEndian>], files: &[MappedPath]) -> Vec<Mapping> {
+    let mut numbers: HashMap<&PathBuf, u64> = HashMap::new();
+    let mut by_start: Vec<&MappedPath> = files.iter().collect();
+    by_start.sort_by_key(|file| file.range);
+    let mut mappings: Vec<Mapping> = Vec::with_capacity(loads.len());
+    for load in loads {
+        let start = load.p_vaddr(LittleEndian);
+        let end = start.saturating_add(load.p_memsz(LittleEndian));
+        let rights = load.p_flags(LittleEndian).0;
+        let index = by_start.partition_point(|file| file.range.end <= start);
+        let file = by_start.get(index).filter(|file| file.range.contains(start));
+        let (kind, file_offset, inode) = match file {
+            Some(file) => {
+                let next = numbers.len() as u64 + 1;
+                let number = *numbers.entry(&file.path).or_insert(next);
+                let kind = MappingKind::File { path: file.path.clone(), deleted: file.deleted };
+                (kind, file.file_offset.saturating_add(start - file.range.start), number)
+            }
+            None => (MappingKind::Anonymous { name: None }, 0, 0),
+        };
+        mappings.push(Mapping {
+            range: AddressRange { start, end },
+            readable: rights & elf::PF_R.0 != 0,
+            writable: rights & elf::PF_W.0 != 0,
+            executable: rights & elf::PF_X.0 != 0,
+            shared: false,
+            file_offset,
+            device: (0, 0),
+            inode,
+            kind,
+        });
+    }
+    mappings.sort_by_key(|mapping| mapping.range);
+    mappings
+}

@@ -1,0 +1,162 @@
+//! One moment of a target, whether it was just stopped or read from a file: all that is left is to think.
+
+use super::TargetError;
+use crate::allocator::Allocator;
+use crate::capture::Capture;
+use crate::capture::core_file::{self, CoreFileError, Kind, ModuleNote, Origin, Recording};
+use crate::census::{self, Residency, Walked};
+use crate::module::Module;
+use crate::snapshot::{Inconsistency, Snapshot, schema};
+use heaptap_platform::{AddressRange, Mapping};
+use std::path::Path;
+
+/// Blocks that a thread moves at once, at most, when it fills or empties its cache.
+const MOVED_AT_ONCE_MAX: u64 = 200;
+
+/// What of a target is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// The allocators' records: all that a census needs.
+    Records,
+    /// Those and the loader's list of modules, for a file that tells nothing of the target's own data.
+    NoData,
+    /// Those, the tops of stacks and the writable data of the modules that the allocators are in.
+    Data,
+}
+
+/// One moment of a target.
+#[derive(Debug)]
+pub struct Captured {
+    /// Who recorded it; `None` where it was just taken.
+    pub(super) kind: Option<Kind>,
+    /// The process.
+    pub origin: Origin,
+    /// Bytes and threads.
+    pub capture: Capture,
+    /// Mappings in address order.
+    pub mappings: Vec<Mapping>,
+    /// Modules in address order.
+    pub modules: Vec<Module>,
+    /// The auxiliary vector.
+    pub auxiliary_vector: Vec<(u64, u64)>,
+    /// The allocators found, ready to be walked.
+    pub allocators: Vec<Box<dyn Allocator>>,
+    /// What was copied besides the allocators' records.
+    pub(super) kept: Vec<AddressRange>,
+    /// What was asked for.
+    pub(super) contents: Contents,
+}
+
+impl Captured {
+    /// Walks every allocator.
+    ///
+    /// # Errors
+    /// A layout that was believed is contradicted by what the walk met.
+    pub fn walk(&self) -> Result<Vec<Walked>, TargetError> {
+        let walked: Vec<Walked> =
+            self.allocators.iter().map(|allocator| Walked::of(allocator.as_ref(), &self.capture)).collect();
+        match walked.iter().find_map(|walk| self.contradiction(walk)) {
+            Some(contradiction) => Err(contradiction),
+            None => Ok(walked),
+        }
+    }
+
+    /// Adds up what was walked.
+    ///
+    /// # Errors
+    /// The sums contradict each other.
+    pub fn snapshot(
+        &self,
+        walked: Vec<Walked>,
+        residency: Option<Residency>,
+    ) -> Result<Snapshot, Inconsistency> {
+        census::snapshot(self.identity(), &self.capture, walked, residency)
+    }
+
+    /// Writes it as an ELF core: see [`core_file::to_file`].
+    ///
+    /// # Errors
+    /// The operating system refused, or the name is taken and `replace` is not set.
+    pub fn write(&self, path: &Path, replace: bool) -> Result<(), CoreFileError> {
+        core_file::to_file(&self.recording(), path, replace)
+    }
+
+    /// What is written to a file.
+    pub fn recording(&self) -> Recording<'_> {
+        let threads = self.capture.thread_pointers();
+        let all = self.allocators.iter().map(AsRef::as_ref);
+        let (kept, left_out): (Vec<&dyn Allocator>, Vec<&dyn Allocator>) =
+            all.partition(|allocator| self.contents != Contents::NoData || !allocator.records_hold_data());
+        let records = kept.iter().flat_map(|allocator| allocator.metadata(&self.capture.memory, &threads));
+        let mut holds = vec!["the records of the allocators, the registers of all threads".to_owned()];
+        holds.extend(left_out.iter().map(|allocator| {
+            format!("not the records of {}: they lie among the program's own data", allocator.name())
+        }));
+        if self.contents == Contents::Data {
+            holds.push(
+                "the tops of the threads' stacks, the writable data of the allocators' modules".to_owned(),
+            );
+        }
+        Recording {
+            origin: &self.origin,
+            capture: &self.capture,
+            mappings: &self.mappings,
+            modules: self.modules.iter().map(module_note).collect(),
+            auxiliary_vector: &self.auxiliary_vector,
+            kept: records.chain(self.kept.iter().copied()).collect(),
+            holds,
+            page_bytes: heaptap_platform::page_size_bytes(),
+        }
+    }
+
+    /// Why a walk cannot be believed, if it cannot.
+    fn contradiction(&self, walk: &Walked) -> Option<TargetError> {
+        let outcome = &walk.outcome;
+        // A lock that was held at the stop explains a few slabs in the middle of a change, not more.
+        let explained = (outcome.locked_bins + 2).max(outcome.structures_checked / 10_000);
+        let sum = walk.liveness.totals().sum();
+        let workers = outcome.locked_bins.saturating_add(self.capture.threads.len() as u64);
+        let moved_max = (sum.live_blocks + sum.cached_blocks).saturating_add(workers * MOVED_AT_ONCE_MAX);
+        let (checked, broken, first) = if outcome.structures_broken > explained {
+            let first = outcome.anomalies.first().map(|first| first.what.clone());
+            (outcome.structures_checked, outcome.structures_broken, first.unwrap_or_default())
+        } else if outcome.blocks_in_motion_max > moved_max {
+            let first = "its own counters differ by more blocks than there are".to_owned();
+            (outcome.cells_compared, outcome.cells_differing, first)
+        } else {
+            return None;
+        };
+        Some(TargetError::LayoutContradicted {
+            pid: self.origin.pid,
+            module: walk.module.clone(),
+            version: walk.version.clone(),
+            checked,
+            broken,
+            first,
+        })
+    }
+
+    fn identity(&self) -> schema::Target {
+        let origin = &self.origin;
+        schema::Target {
+            kind: self.kind.map_or("live", Kind::name).to_owned(),
+            pid: origin.pid,
+            name: origin.name.clone(),
+            exe: origin.exe.clone(),
+            os: origin.os.clone(),
+            arch: origin.architecture.name().to_owned(),
+            threads: u32::try_from(self.capture.threads.len()).unwrap_or(u32::MAX),
+            start_ticks: origin.start_ticks,
+            boot_id: origin.boot_id.clone(),
+            build_id: origin.build_id.clone(),
+        }
+    }
+}
+
+fn module_note(module: &Module) -> ModuleNote {
+    ModuleNote {
+        path: module.path.clone(),
+        start: module.range.start,
+        build_id: module.image.as_ref().and_then(|image| image.build_id()),
+    }
+}

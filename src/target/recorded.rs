@@ -1,0 +1,96 @@
+//! A capture or a core: what a process was, with the files of its modules as far as this machine has them.
+
+use super::captured::{Captured, Contents};
+use super::{Allocators, TargetError};
+use crate::capture::core_file::{self, CoreFile, CoreFileError, ModuleNote};
+use crate::module::{Image, Module, OpenImage};
+use heaptap_platform::{MappedFile, Mapping, MappingKind};
+use std::cell::RefCell;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// A recorded target.
+#[derive(Debug)]
+pub struct Recorded {
+    file: CoreFile,
+}
+
+impl Recorded {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self, CoreFileError> {
+        Ok(Self { file: core_file::open(path)? })
+    }
+
+    /// The process id that it had.
+    pub const fn pid(&self) -> i32 {
+        self.file.origin.pid
+    }
+
+    /// Finds the allocators in what was recorded.
+    pub fn captured(&self) -> Result<Captured, TargetError> {
+        let CoreFile { kind, origin, mut capture, mappings, modules: notes, auxiliary_vector } =
+            self.file.clone();
+        let files = ModuleFiles { notes: &notes, remarks: RefCell::new(Vec::new()) };
+        let mut modules = Module::all(&mappings, &files);
+        for module in &mut modules {
+            if module.image.is_some() {
+                module.find_debug(&files);
+            }
+        }
+        let found = Allocators::find(origin.pid, &modules, &mappings, &capture.memory);
+        let mut allocators = found.map_err(|error| with_what_is_missing(error, &capture.lacks))?;
+        if allocators.need_thread_pointers(&capture.memory) {
+            allocators.learn_threads(&capture.memory, &capture.thread_pointers());
+        }
+        capture.lacks.extend(files.remarks.into_inner());
+        Ok(Captured {
+            kind: Some(kind),
+            origin,
+            capture,
+            mappings,
+            modules,
+            auxiliary_vector,
+            allocators: allocators.walkable,
+            kept: Vec::new(),
+            contents: Contents::Records,
+        })
+    }
+}
+
+/// An allocator may be missing because the file is not whole.
+fn with_what_is_missing(mut error: TargetError, lacks: &[String]) -> TargetError {
+    if let TargetError::NoAllocator { others, .. } = &mut error {
+        others.extend(lacks.iter().cloned());
+    }
+    error
+}
+
+/// The files of the modules as this machine has them.
+struct ModuleFiles<'a> {
+    /// The build ids that the modules had.
+    notes: &'a [ModuleNote],
+    /// What is wrong with the files found.
+    remarks: RefCell<Vec<String>>,
+}
+
+impl OpenImage for ModuleFiles<'_> {
+    fn open_module(&self, mapping: &Mapping) -> Option<Image> {
+        let MappingKind::File { path, .. } = &mapping.kind else { return None };
+        let image = self.open_in_root(path).filter(Image::is_elf)?;
+        let wanted = self.notes.iter().find(|note| note.start == mapping.range.start)?.build_id.as_ref()?;
+        if image.build_id().as_ref() == Some(wanted) {
+            return Some(image);
+        }
+        self.remarks.borrow_mut().push(format!(
+            "{} is another build than the target had (build id {wanted}): not used",
+            path.display()
+        ));
+        None
+    }
+
+    fn open_in_root(&self, path: &Path) -> Option<Image> {
+        let file = File::open(PathBuf::from(path)).ok()?;
+        file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        MappedFile::map(&file).ok().map(Image::new)
+    }
+}
