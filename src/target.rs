@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How often a target that changes too much to be understood is looked at.
-const LOOKS_MAX: u64 = 5;
+const LOOKS_MAX: u64 = 10;
 
 /// What was named, opened.
 #[derive(Debug)]

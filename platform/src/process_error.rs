@@ -131,7 +131,7 @@ impl ProcessError {
             Self::KernelThread { .. } | Self::OwnProcess { .. } => {
                 Some("give the id of the process whose heap grows".to_owned())
             }
-            Self::ThirtyTwoBit { .. } => None,
+            Self::ThirtyTwoBit { .. } => Some("run its 64-bit build, if there is one".to_owned()),
             Self::IsThread { process_pid, .. } => Some(format!("use the process id {process_pid}")),
             Self::AlreadyTraced { tracer_pid, tracer_name, .. } => Some(if *tracer_pid == 0 {
                 "detach the tracer first; it runs outside this container".to_owned()
