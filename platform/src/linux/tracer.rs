@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How long one wait lasts before other threads are looked at.
 const WAIT_MAX: Duration = Duration::from_millis(5);
 
+/// Waits in vain before the time limit counts: a machine that stood still itself has used up the time, and not the threads.
+const WAITS_MIN: u32 = 8;
+
 /// How long a thread that was killed, or that runs in the kernel, gets to show itself before it is left to the end of the
 /// tracing thread.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -94,6 +97,7 @@ impl Tracer {
     /// Does what the protocol asks for until it has nothing more to ask or changes from stopping to letting go.
     fn run(&mut self, deadline: Instant) {
         let failed_before = self.protocol.failure().is_some();
+        let mut waits = 0;
         loop {
             let request = self.protocol.next_request();
             if matches!(request, Request::AllStopped | Request::Finished) {
@@ -103,8 +107,9 @@ impl Tracer {
             if self.protocol.failure().is_some() && !failed_before {
                 return;
             }
-            let waits = matches!(request, Request::Wait(_) | Request::List | Request::Count);
-            if waits && Instant::now() >= deadline {
+            let is_wait = matches!(request, Request::Wait(_) | Request::List | Request::Count);
+            waits += u32::from(is_wait);
+            if is_wait && waits >= WAITS_MIN && Instant::now() >= deadline {
                 self.protocol.give_up();
             }
         }
