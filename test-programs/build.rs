@@ -1,5 +1,6 @@
 //! Compiles the C ledger: as it is, without any shared library and stripped, linked with jemalloc, and both.
-//! Compiles the C++ leak server: as it is, and linked with jemalloc.
+//! Compiles the C++ leak server: as it is, and linked with jemalloc. Compiles the small C programs that benchmarks
+//! measure with.
 
 use std::env;
 use std::error::Error;
@@ -16,6 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     link(&sources, "LEDGER", &[])?;
     link(&sources, "LEDGER_PLAIN_STATIC", &["-static".as_ref(), "-s".as_ref()])?;
     link_server(&server, "LEAK_SERVER", &[])?;
+    if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
+        link_measures(&programs.join("measure"))?;
+    }
     // Where jemalloc is malloc in the C library, there is no package of it.
     let Some(root) = env::var_os("DEP_JEMALLOC_ROOT") else {
         return Ok(());
@@ -39,6 +43,17 @@ fn link_server(sources: &Path, name: &str, arguments: &[&std::ffi::OsStr]) -> Re
     let mut build = cc::Build::new();
     build.cpp(true).std("gnu++17");
     link_files(&mut build, &files(sources, "cpp")?, name, arguments)
+}
+
+/// The programs that benchmarks measure with, a file each.
+fn link_measures(sources: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", sources.display());
+    let one = |file: &str, name: &str, arguments: &[&std::ffi::OsStr]| {
+        link_files(cc::Build::new().std("gnu11"), &[sources.join(file)], name, arguments)
+    };
+    one("bulk-read.c", "BULK_READ", &[])?;
+    one("spent.c", "SPENT", &[])?;
+    one("heartbeat.c", "HEARTBEAT", &["-shared".as_ref(), "-fPIC".as_ref()])
 }
 
 fn link_files(

@@ -27,3 +27,12 @@ pub const LEAK_SERVER: &str = env!("LEAK_SERVER");
 
 /// The same with jemalloc 5.3.0 inside as its malloc; absent where jemalloc is the C library's own.
 pub const LEAK_SERVER_JEMALLOC: Option<&str> = option_env!("LEAK_SERVER_JEMALLOC");
+
+/// Stops a process, reads ranges of its memory, lets go: the least that a snapshot can cost. Absent but on Linux.
+pub const BULK_READ: Option<&str> = option_env!("BULK_READ");
+
+/// Runs a command and writes down its time and its peak memory. Absent but on Linux.
+pub const SPENT: Option<&str> = option_env!("SPENT");
+
+/// A library that, preloaded, gives any program a heartbeat. Absent but on Linux.
+pub const HEARTBEAT: Option<&str> = option_env!("HEARTBEAT");

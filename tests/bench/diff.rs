@@ -88,17 +88,31 @@ fn measure(heap: &Heap, directory: &Path) {
     let plain_ms = plain_read_ms(directory, metadata);
 
     let total = first.liveness[0].totals().sum();
-    let slots: u64 = first.liveness[0].runs.class.iter().map(|&class| u64::from(class_of(class).blocks)).sum();
+    let slots: u64 =
+        first.liveness[0].runs.class.iter().map(|&class| u64::from(class_of(class).blocks)).sum();
     println!("{}: {} runs, {} of {slots} blocks live", heap.name, total.runs, total.live_blocks);
-    println!("  file            {file_bytes:>9} bytes = {:.2} % of {metadata} bytes of metadata", percent(file_bytes, metadata));
+    println!(
+        "  file            {file_bytes:>9} bytes = {:.2} % of {metadata} bytes of metadata",
+        percent(file_bytes, metadata)
+    );
     if heap.holed_per_mille == 1000 {
         let entropy = entropy_bytes(slots, 1.0 / heap.free_one_in as f64);
-        println!("                  = {:.3} times the {entropy} bytes of entropy of the bitmap", file_bytes as f64 / entropy as f64);
+        println!(
+            "                  = {:.3} times the {entropy} bytes of entropy of the bitmap",
+            file_bytes as f64 / entropy as f64
+        );
     }
     println!("  write           {write_ms:>9.1} ms");
     println!("  read            {read_ms:>9.1} ms");
-    println!("  growth          {growth_ms:>9.1} ms, {} rows, {:+} bytes", growth.rows.len(), growth.total_delta_bytes);
-    println!("  diff of 2 files {diff_ms:>9.1} ms = {:.2} times reading and checksumming 2 files of metadata ({plain_ms:.1} ms)", diff_ms / plain_ms);
+    println!(
+        "  growth          {growth_ms:>9.1} ms, {} rows, {:+} bytes",
+        growth.rows.len(),
+        growth.total_delta_bytes
+    );
+    println!(
+        "  diff of 2 files {diff_ms:>9.1} ms = {:.2} times reading and checksumming 2 files of metadata ({plain_ms:.1} ms)",
+        diff_ms / plain_ms
+    );
 }
 
 fn diff(paths: &[PathBuf; 2]) -> growth::Growth {
@@ -210,8 +224,13 @@ fn moment(liveness: &Liveness, taken_at: f64) -> Snapshot {
         ..no_allocator()
     };
     let target = Target { kind: "live".to_owned(), pid: 4121, start_ticks: Some(77), ..Target::default() };
-    let summary =
-        Summary { schema: SCHEMA.to_owned(), target, taken_at, allocators: vec![allocator], ..Summary::default() };
+    let summary = Summary {
+        schema: SCHEMA.to_owned(),
+        target,
+        taken_at,
+        allocators: vec![allocator],
+        ..Summary::default()
+    };
     Snapshot::checked(summary, vec![liveness.clone()]).expect("a sound snapshot")
 }
 
