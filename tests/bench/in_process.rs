@@ -3,7 +3,7 @@
 use crate::rivals::Taken;
 use heaptap::allocator::jemalloc::identify;
 use heaptap::allocator::{AddressSpace, Allocator, Block, Run, Sink};
-use heaptap::capture::{self, Capture, Limits, LiveMemory};
+use heaptap::capture::{self, Capture, Extra, Limits, LiveMemory};
 use heaptap::module::{Image, Module, OpenImage};
 use heaptap_platform::{AddressRange, MappedFile, Mapping, Process};
 use std::path::Path;
@@ -62,7 +62,8 @@ fn capture(pid: u32) -> (Vec<Box<dyn Allocator>>, Capture) {
     let allocators: Vec<Box<dyn Allocator>> =
         findings.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>).collect();
     let borrowed: Vec<&dyn Allocator> = allocators.iter().map(AsRef::as_ref).collect();
-    let capture = capture::take(&process, &live, &borrowed, &[], Limits::default()).expect("a capture");
+    let capture = capture::take(&process, &live, &borrowed, &[], &Extra::default(), Limits::default())
+        .expect("a capture");
     assert!(!capture.cut_short, "the capture is whole");
     (allocators, capture)
 }
