@@ -9,6 +9,7 @@
 //! needs a system call is in `heaptap-platform`.
 
 pub mod allocator;
+pub mod arch;
 pub mod capture;
 pub mod census;
 pub mod cli;
@@ -18,3 +19,4 @@ pub mod module;
 pub mod report;
 pub mod snapshot;
 pub mod target;
+pub mod unwind;

@@ -7,7 +7,7 @@
 use heaptap_platform::AddressRange;
 
 /// Bytes of the target that cannot be had: unmapped, not captured, or cut off in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("no readable memory at {address:#x}")]
 pub struct Fault {
     /// The first address that could not be read.

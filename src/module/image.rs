@@ -20,7 +20,14 @@ pub struct Symbol {
 /// The bytes of one file.
 #[derive(Debug)]
 pub struct Image {
-    file: MappedFile,
+    bytes: ImageBytes,
+}
+
+#[derive(Debug)]
+enum ImageBytes {
+    File(MappedFile),
+    /// The image has no file, or was unpacked from another one.
+    Copied(Vec<u8>),
 }
 
 /// Most symbols that are taken from one file.
@@ -29,12 +36,20 @@ const SYMBOLS_MAX: usize = 8_000_000;
 impl Image {
     /// Takes over the bytes of a file.
     pub const fn new(file: MappedFile) -> Self {
-        Self { file }
+        Self { bytes: ImageBytes::File(file) }
+    }
+
+    /// Takes over bytes that are no file: the code that the kernel offers to a process, for one.
+    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes: ImageBytes::Copied(bytes) }
     }
 
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
-        self.file.bytes()
+        match &self.bytes {
+            ImageBytes::File(file) => file.bytes(),
+            ImageBytes::Copied(bytes) => bytes,
+        }
     }
 
     /// Whether the file is an ELF file for 64-bit little-endian processes.
@@ -46,13 +61,13 @@ impl Image {
         FileHeader64::<LittleEndian>::parse(self.bytes()).ok()
     }
 
-    fn segments(&self) -> &[elf::ProgramHeader64<LittleEndian>] {
+    pub(super) fn segments(&self) -> &[elf::ProgramHeader64<LittleEndian>] {
         self.header()
             .and_then(|header| header.program_headers(LittleEndian, self.bytes()).ok())
             .unwrap_or_default()
     }
 
-    fn parsed(&self) -> Option<ElfFile64<'_, LittleEndian>> {
+    pub(super) fn parsed(&self) -> Option<ElfFile64<'_, LittleEndian>> {
         ElfFile64::parse(self.bytes()).ok()
     }
 

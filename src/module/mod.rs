@@ -3,6 +3,7 @@
 //! A module knows where its segments lie in the process and what its file says: symbols, read-only data, debug
 //! information. It refuses to know what any of it means to an allocator.
 
+pub mod call_frames;
 pub mod dwarf;
 pub mod image;
 pub mod types;
