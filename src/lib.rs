@@ -18,5 +18,7 @@ pub mod memory;
 pub mod module;
 pub mod report;
 pub mod snapshot;
+pub mod stacks;
+pub mod symbolize;
 pub mod target;
 pub mod unwind;

@@ -2,6 +2,7 @@
 
 mod captured;
 mod recorded;
+mod stacks;
 
 pub use captured::{Captured, Contents};
 

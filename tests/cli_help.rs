@@ -14,9 +14,17 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn manual_of_every_command() {
-    for path in
-        [&["info"][..], &["snap"], &["diff"], &["watch"], &["capture"], &["generate"], &["generate", "man"]]
-    {
+    for path in [
+        &["info"][..],
+        &["snap"],
+        &["diff"],
+        &["watch"],
+        &["capture"],
+        &["stacks"],
+        &["symbolize"],
+        &["generate"],
+        &["generate", "man"],
+    ] {
         insta::assert_snapshot!(format!("help_{}", path.join("_")), help(path));
     }
 }

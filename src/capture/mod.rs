@@ -6,10 +6,12 @@ pub mod core_file;
 mod live;
 mod loader;
 mod preread;
+mod stacks;
 mod window;
 
 pub use live::LiveMemory;
 pub use loader::module_lists;
+pub use stacks::take_stacks;
 pub use window::{CaptureError, Extra, Limits, Survey, survey, take};
 
 use crate::allocator::ThreadPointer;

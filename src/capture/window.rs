@@ -391,12 +391,12 @@ pub(super) fn read(
     false
 }
 
-fn stop_limits(limits: Limits) -> StopLimits {
+pub(super) fn stop_limits(limits: Limits) -> StopLimits {
     StopLimits { budget: limits.pause, reach_max: limits.stop_deadline, ..StopLimits::default() }
 }
 
 /// Room for `bytes` and what may come to it, its pages made before the target waits for them.
-fn room(bytes: u64) -> Vec<u8> {
+pub(super) fn room(bytes: u64) -> Vec<u8> {
     let bytes = usize::try_from(bytes + bytes / 16).unwrap_or(0) + (1 << 20);
     vec![1; bytes]
 }

@@ -5,7 +5,7 @@
 #[cfg(feature = "demo")]
 use super::demo;
 use super::exit::Exit;
-use super::{capture, diff, duration, generate, info, snap, watch};
+use super::{capture, diff, duration, generate, info, snap, stacks, symbolize, watch};
 use crate::report::rollup::Grouping;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub enum Command {
     Diff(diff::DiffArgs),
     Watch(watch::WatchArgs),
     Capture(capture::CaptureArgs),
+    Stacks(stacks::StacksArgs),
+    Symbolize(symbolize::SymbolizeArgs),
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     #[command(hide = true)]

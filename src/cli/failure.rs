@@ -32,6 +32,14 @@ pub enum Failure {
     /// A snapshot file cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A file that is to be named cannot be read, or is not what it should be.
+    #[error("{path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The report cannot be written.
     #[error("cannot write the report: {0}")]
     Report(#[source] io::Error),
@@ -64,6 +72,10 @@ impl Failure {
             Self::Server(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),
             Self::Terminal(_) => Some("pipe the output through cat: then it is plain lines".to_owned()),
+            Self::Unreadable { .. } => Some(
+                "give the output of `heaptap stacks --json`, lines with `module+0xoffset`, or an ELF file with --file"
+                    .to_owned(),
+            ),
             Self::Reused { .. } | Self::Interrupted | Self::Report(_) | Self::Signals(_) => None,
         }
     }
@@ -74,6 +86,7 @@ impl Failure {
             Self::WrongUse { .. } => Exit::WrongUse,
             Self::Target(error) => Exit::from_code(error.exit_code()),
             Self::Reused { .. } => Exit::Gone,
+            Self::Unreadable { .. } => Exit::BadInput,
             Self::Growth(GrowthError::TooFewMoments { .. } | GrowthError::DifferentProcesses { .. }) => {
                 Exit::WrongUse
             }

@@ -19,6 +19,8 @@ mod moment;
 mod progress;
 pub mod setting;
 pub mod snap;
+pub mod stacks;
+pub mod symbolize;
 pub mod watch;
 
 use args::{Command, Typed};
@@ -64,6 +66,8 @@ fn run(command: Command, setting: &Setting, out: &mut dyn Write) -> Result<Exit,
         Command::Diff(args) => args.run(setting, out),
         Command::Watch(args) => args.run(setting, out),
         Command::Capture(args) => args.run(setting, out),
+        Command::Stacks(args) => args.run(setting, out),
+        Command::Symbolize(args) => args.run(setting, out),
         #[cfg(feature = "demo")]
         Command::Demo(args) => args.run(setting, out),
         Command::Generate(args) => args.run(out),

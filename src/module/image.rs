@@ -195,6 +195,12 @@ impl Image {
     }
 }
 
+/// A file of this machine.
+pub fn open_here(path: &Path) -> Option<Image> {
+    let file = std::fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|it| it.is_file()))?;
+    MappedFile::map(&file).ok().map(Image::new).filter(Image::is_elf)
+}
+
 fn is_writable(segment: &elf::ProgramHeader64<LittleEndian>) -> bool {
     segment.p_flags(LittleEndian).0 & elf::PF_W.0 != 0
 }

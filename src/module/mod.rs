@@ -37,9 +37,26 @@ pub trait OpenImage {
     fn open_module(&self, mapping: &Mapping) -> Option<Image>;
     /// A file below the target's own root.
     fn open_in_root(&self, path: &Path) -> Option<Image>;
+    /// A file of this machine, as heaptap itself sees it.
+    fn open_here(&self, path: &Path) -> Option<Image> {
+        image::open_here(path)
+    }
 }
 
 impl Module {
+    /// The code that the kernel offers to the process; it has no file, so `bytes` are those of its memory.
+    pub fn of_kernel(mapping: &Mapping, bytes: Vec<u8>) -> Option<Self> {
+        let image = Some(Image::from_bytes(bytes)).filter(Image::is_elf)?;
+        Some(Self {
+            path: PathBuf::from("[vdso]"),
+            bias: image.bias(mapping)?,
+            range: mapping.range,
+            writable: Vec::new(),
+            image: Some(Arc::new(image)),
+            debug: None,
+        })
+    }
+
     /// All modules of a process, in address order.
     pub fn all(mappings: &[Mapping], open: &dyn OpenImage) -> Vec<Self> {
         let mut modules = Vec::new();

@@ -17,6 +17,7 @@ pub mod rollup;
 pub mod screen;
 pub mod snap;
 pub mod sparkline;
+pub mod stacks;
 pub mod table;
 pub mod watch;
 

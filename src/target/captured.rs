@@ -70,7 +70,8 @@ impl Captured {
         walked: Vec<Walked>,
         residency: Option<Residency>,
     ) -> Result<Snapshot, Inconsistency> {
-        census::snapshot(self.identity(), &self.capture, walked, residency)
+        let identity = identity(self.kind, &self.origin, self.capture.threads.len());
+        census::snapshot(identity, &self.capture, walked, residency)
     }
 
     /// Writes it as an ELF core: see [`core_file::to_file`].
@@ -135,21 +136,21 @@ impl Captured {
             first,
         })
     }
+}
 
-    fn identity(&self) -> schema::Target {
-        let origin = &self.origin;
-        schema::Target {
-            kind: self.kind.map_or("live", Kind::name).to_owned(),
-            pid: origin.pid,
-            name: origin.name.clone(),
-            exe: origin.exe.clone(),
-            os: origin.os.clone(),
-            arch: origin.architecture.name().to_owned(),
-            threads: u32::try_from(self.capture.threads.len()).unwrap_or(u32::MAX),
-            start_ticks: origin.start_ticks,
-            boot_id: origin.boot_id.clone(),
-            build_id: origin.build_id.clone(),
-        }
+/// The target as reports name it.
+pub(super) fn identity(kind: Option<Kind>, origin: &Origin, threads: usize) -> schema::Target {
+    schema::Target {
+        kind: kind.map_or("live", Kind::name).to_owned(),
+        pid: origin.pid,
+        name: origin.name.clone(),
+        exe: origin.exe.clone(),
+        os: origin.os.clone(),
+        arch: origin.architecture.name().to_owned(),
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        start_ticks: origin.start_ticks,
+        boot_id: origin.boot_id.clone(),
+        build_id: origin.build_id.clone(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// A recorded target.
 #[derive(Debug)]
 pub struct Recorded {
-    file: CoreFile,
+    pub(super) file: CoreFile,
 }
 
 impl Recorded {
@@ -30,7 +30,7 @@ impl Recorded {
     pub fn captured(&self) -> Result<Captured, TargetError> {
         let CoreFile { kind, origin, mut capture, mappings, modules: notes, auxiliary_vector } =
             self.file.clone();
-        let files = ModuleFiles { notes: &notes, remarks: RefCell::new(Vec::new()) };
+        let files = ModuleFiles::new(&notes);
         let mut modules = Module::all(&mappings, &files);
         for module in &mut modules {
             if module.image.is_some() {
@@ -42,7 +42,7 @@ impl Recorded {
         if allocators.need_thread_pointers(&capture.memory) {
             allocators.learn_threads(&capture.memory, &capture.thread_pointers());
         }
-        capture.lacks.extend(files.remarks.into_inner());
+        capture.lacks.extend(files.into_remarks());
         Ok(Captured {
             kind: Some(kind),
             origin,
@@ -66,11 +66,23 @@ fn with_what_is_missing(mut error: TargetError, lacks: &[String]) -> TargetError
 }
 
 /// The files of the modules as this machine has them.
-struct ModuleFiles<'a> {
+pub(super) struct ModuleFiles<'a> {
     /// The build ids that the modules had.
     notes: &'a [ModuleNote],
     /// What is wrong with the files found.
     remarks: RefCell<Vec<String>>,
+}
+
+impl<'a> ModuleFiles<'a> {
+    /// The files of modules with these build ids.
+    pub(super) const fn new(notes: &'a [ModuleNote]) -> Self {
+        Self { notes, remarks: RefCell::new(Vec::new()) }
+    }
+
+    /// What is wrong with the files that were looked for.
+    pub(super) fn into_remarks(self) -> Vec<String> {
+        self.remarks.into_inner()
+    }
 }
 
 impl OpenImage for ModuleFiles<'_> {

@@ -1,0 +1,113 @@
+//! `heaptap symbolize`: names for places that had none where they were seen.
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::setting::Setting;
+use crate::module::{Image, OpenImage, image};
+use crate::report::{json, stacks};
+use crate::stacks::schema::{SCHEMA, Stacks};
+use crate::symbolize::later::Namer;
+use clap::Args;
+use heaptap_platform::Mapping;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Name places that had no name where they were seen
+///
+/// Reads the JSON of `heaptap stacks`, or any text with places written
+/// module+0xoffset with a build id, and prints it with the names of functions,
+/// inlined functions and source lines. Names are taken from a file with the
+/// same build id: from those given with --file, from below /usr/lib/debug, or
+/// from the module itself where it is installed here. A place without a build
+/// id is looked up in the file given with --file, if that is one alone.
+///
+///   $ heaptap symbolize stacks.json --file build/server
+///   $ heaptap stacks 4121 | heaptap symbolize -
+///
+/// The exit code is 1 if places stay without a name.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct SymbolizeArgs {
+    /// JSON of stacks, or text; - is standard input
+    #[arg(value_name = "FILE")]
+    input: PathBuf,
+    /// Take names from this unstripped program, library or debug file
+    #[arg(long = "file", value_name = "ELF")]
+    files: Vec<PathBuf>,
+    /// Fetch missing debug files with debuginfod-find
+    #[arg(long)]
+    debuginfod: bool,
+}
+
+/// Text that is read at most.
+const INPUT_BYTES_MAX: u64 = 1 << 30;
+
+/// Files of this machine alone.
+#[derive(Debug)]
+struct Here;
+
+impl OpenImage for Here {
+    fn open_module(&self, mapping: &Mapping) -> Option<Image> {
+        image::open_here(mapping.path()?)
+    }
+
+    fn open_in_root(&self, path: &Path) -> Option<Image> {
+        image::open_here(path)
+    }
+}
+
+impl SymbolizeArgs {
+    /// Prints the input with names.
+    pub(super) fn run(self, setting: &Setting, out: &mut dyn Write) -> Result<Exit, Failure> {
+        let mut given = Vec::new();
+        for path in &self.files {
+            let image = image::open_here(path).ok_or_else(|| Failure::Unreadable {
+                path: path.display().to_string(),
+                reason: "it is no ELF file that can be read".to_owned(),
+            })?;
+            given.push(image);
+        }
+        let text = self.read()?;
+        let namer = Namer::new(&Here, given, self.debuginfod);
+        match serde_json::from_str::<Stacks>(&text) {
+            Ok(mut stacks) if stacks.schema == SCHEMA => {
+                let (_, nameless) = namer.name_stacks(&mut stacks);
+                if setting.json {
+                    json::write(out, &stacks)
+                } else {
+                    stacks::write(out, &setting.page, &stacks, None)
+                }
+                .map_err(Failure::Report)?;
+                Ok(if nameless == 0 { Exit::Done } else { Exit::Partial })
+            }
+            _ => name_lines(&namer, &text, out),
+        }
+    }
+
+    fn read(&self) -> Result<String, Failure> {
+        let mut bytes = Vec::new();
+        let read = if self.input.as_os_str() == "-" {
+            std::io::stdin().lock().take(INPUT_BYTES_MAX).read_to_end(&mut bytes)
+        } else {
+            std::fs::File::open(&self.input)
+                .and_then(|file| file.take(INPUT_BYTES_MAX).read_to_end(&mut bytes))
+        };
+        read.map_err(|error| Failure::Unreadable {
+            path: self.input.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn name_lines(namer: &Namer<'_>, text: &str, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for line in text.lines() {
+        let named = namer.name_line(line);
+        if named == line && crate::symbolize::later::place_in(line).is_some() {
+            exit = Exit::Partial;
+        }
+        writeln!(out, "{}", crate::report::page::harmless(&named)).map_err(Failure::Report)?;
+    }
+    Ok(exit)
+}

@@ -1,0 +1,164 @@
+//! Names given later, on another machine: to stacks as JSON, and to lines with `module+0xoffset`.
+
+use super::{DebugFiles, Name, Symbolizer};
+use crate::module::{Image, Module, OpenImage};
+use crate::stacks::schema::{Frame, Stacks};
+use heaptap_platform::AddressRange;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Finds files by build id, and names in them.
+pub struct Namer<'o> {
+    open: &'o dyn OpenImage,
+    /// Files that the user named, unstripped ones perhaps.
+    given: Vec<Arc<Image>>,
+    ask_network: bool,
+    /// By build id, or by path where there is none.
+    known: RefCell<HashMap<String, Option<Module>>>,
+}
+
+impl std::fmt::Debug for Namer<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Namer").field("given", &self.given.len()).finish_non_exhaustive()
+    }
+}
+
+/// A place as a line of text names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The module.
+    pub module: String,
+    /// The address in its file.
+    pub offset: u64,
+    /// Its build id, hexadecimal.
+    pub build_id: Option<String>,
+}
+
+impl<'o> Namer<'o> {
+    /// A namer that looks into the files that the user gave first, then where debug files lie on this machine.
+    pub fn new(open: &'o dyn OpenImage, given: Vec<Image>, ask_network: bool) -> Self {
+        let given = given.into_iter().map(Arc::new).collect();
+        Self { open, given, ask_network, known: RefCell::default() }
+    }
+
+    /// Names the frames that have no name yet; gives their number and that of those that stay without one.
+    pub fn name_stacks(&self, stacks: &mut Stacks) -> (usize, usize) {
+        let (mut named, mut nameless) = (0, 0);
+        for group in &mut stacks.groups {
+            let frames = std::mem::take(&mut group.frames);
+            for frame in frames {
+                if frame.function.is_some() {
+                    group.frames.push(frame);
+                    continue;
+                }
+                let names = self.names_of_frame(&frame);
+                if names.is_empty() {
+                    nameless += 1;
+                    group.frames.push(frame);
+                } else {
+                    named += 1;
+                    group.frames.extend(names.into_iter().map(|name| name.given_to(frame.clone())));
+                }
+            }
+        }
+        (named, nameless)
+    }
+
+    fn names_of_frame(&self, frame: &Frame) -> Vec<Name> {
+        let (Some(module), Some(offset)) = (&frame.module, frame.offset) else { return Vec::new() };
+        let place = Place { module: module.clone(), offset, build_id: frame.build_id.clone() };
+        self.names(&place)
+    }
+
+    /// The names of a place, inlined functions first; none where no file with its build id names it. Without a
+    /// build id only files that the user gave under the same name are believed.
+    pub fn names(&self, place: &Place) -> Vec<Name> {
+        let mut known = self.known.borrow_mut();
+        let key = place.build_id.clone().unwrap_or_else(|| place.module.clone());
+        let Some(module) = known.entry(key).or_insert_with(|| self.find(place)) else { return Vec::new() };
+        let modules = std::slice::from_ref(&*module);
+        let files = [DebugFiles::of(None, module, self.open)];
+        let mut names = Symbolizer::new(modules, &files).names_in_first(place.offset);
+        names.retain(|name| name.function.is_some());
+        names
+    }
+
+    fn find(&self, place: &Place) -> Option<Module> {
+        let image = match &place.build_id {
+            Some(id) => self.find_by_id(place, id)?,
+            None => Arc::clone(self.given.first().filter(|_| self.given.len() == 1)?),
+        };
+        let range = AddressRange { start: 0, end: u64::MAX };
+        let path = PathBuf::from(&place.module);
+        Some(Module { path, bias: 0, range, writable: Vec::new(), image: Some(image), debug: None })
+    }
+
+    fn find_by_id(&self, place: &Place, id: &str) -> Option<Arc<Image>> {
+        let is_it = |image: &Image| image.build_id().as_deref() == Some(id);
+        if let Some(given) = self.given.iter().find(|image| is_it(image)) {
+            return Some(Arc::clone(given));
+        }
+        let (folder, file) = id.split_at_checked(2)?;
+        let by_id = PathBuf::from(format!("/usr/lib/debug/.build-id/{folder}/{file}.debug"));
+        let apart = self.open.open_here(&by_id).filter(is_it);
+        let asked = || if self.ask_network { super::files::ask_debuginfod(id, self.open) } else { None };
+        let own = || self.open.open_here(&PathBuf::from(&place.module)).filter(is_it);
+        apart.or_else(asked).or_else(own).map(Arc::new)
+    }
+
+    /// The line, with the names of the places that it mentions behind it.
+    pub fn name_line(&self, line: &str) -> String {
+        let Some(place) = place_in(line) else { return line.to_owned() };
+        let names = self.names(&place);
+        if names.is_empty() {
+            return line.to_owned();
+        }
+        let shown = names.iter().map(|name| {
+            let function = name.function.as_deref().unwrap_or("?");
+            match (&name.file, name.line) {
+                (Some(file), Some(number)) => format!("{function} at {file}:{number}"),
+                (Some(file), None) => format!("{function} at {file}"),
+                _ => function.to_owned(),
+            }
+        });
+        format!("{line}  {}", shown.collect::<Vec<_>>().join(", inlined in "))
+    }
+}
+
+/// The first `module+0xoffset` of a line, with the `(BuildId: ...)` that follows it, if one does.
+pub fn place_in(line: &str) -> Option<Place> {
+    let (before, after) = line.split_once("+0x")?;
+    let module = before.rsplit([' ', '\t', '(']).next().filter(|module| !module.is_empty())?;
+    let digits = after.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+    let offset = u64::from_str_radix(digits, 16).ok()?;
+    let build_id = after
+        .split_once("BuildId: ")
+        .map(|(_, id)| id.chars().take_while(char::is_ascii_hexdigit).collect::<String>());
+    Some(Place { module: module.to_owned(), offset, build_id: build_id.filter(|id| !id.is_empty()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, place_in};
+
+    #[test]
+    fn places_are_found_in_lines() {
+        let place = |module: &str, offset, build_id: Option<&str>| {
+            Some(Place { module: module.to_owned(), offset, build_id: build_id.map(str::to_owned) })
+        };
+        assert_eq!(
+            place_in("  3  /usr/bin/a+0x1f0 (BuildId: ab12)"),
+            place("/usr/bin/a", 0x1f0, Some("ab12"))
+        );
+        assert_eq!(
+            place_in("#1 0x55 (/usr/bin/a+0x10)  (BuildId: c0)"),
+            place("/usr/bin/a", 0x10, Some("c0"))
+        );
+        assert_eq!(place_in("lib.so+0xff"), place("lib.so", 0xff, None));
+        assert_eq!(place_in("no place at all"), None);
+        assert_eq!(place_in("+0x10"), None);
+        assert_eq!(place_in("a+0x11111111111111111"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Names for addresses: functions, source lines, calls that the compiler inlined.
+//!
+//! A [`Symbolizer`] asks, for each module, its debug information first, then its symbol tables, the module's own
+//! and those of a file apart. It opens a file when it is asked for an address in it. What has no name stays module
+//! and offset, with the build id by which [`later`] finds the name on another machine. It refuses to know stacks.
+
+mod debug_information;
+pub mod demangle;
+pub mod files;
+pub mod later;
+mod mini_debug;
+mod symbols;
+
+pub use files::DebugFiles;
+
+use crate::module::Module;
+use crate::stacks::schema;
+use crate::unwind::Frame;
+use debug_information::DebugInformation;
+use std::cell::OnceCell;
+use symbols::SymbolTable;
+
+/// The names of one place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Name {
+    /// The function, demangled.
+    pub function: Option<String>,
+    /// Its source file.
+    pub file: Option<String>,
+    /// The line, from 1 on.
+    pub line: Option<u32>,
+    /// It is part of the next one.
+    pub is_inlined: bool,
+}
+
+impl Name {
+    /// The frame, with this name.
+    pub fn given_to(self, frame: schema::Frame) -> schema::Frame {
+        schema::Frame {
+            function: self.function,
+            file: self.file,
+            line: self.line,
+            inlined: self.is_inlined,
+            ..frame
+        }
+    }
+}
+
+/// Names addresses of some modules.
+#[derive(Debug)]
+pub struct Symbolizer<'m> {
+    modules: Vec<NamedModule<'m>>,
+}
+
+/// One module with its tables, made when they are first asked for.
+#[derive(Debug)]
+struct NamedModule<'m> {
+    module: &'m Module,
+    files: &'m DebugFiles,
+    build_id: OnceCell<Option<String>>,
+    symbols: OnceCell<SymbolTable>,
+    debug: OnceCell<Option<DebugInformation<'m>>>,
+}
+
+impl<'m> Symbolizer<'m> {
+    /// A symbolizer for `modules`, each with the files that belong to it: [`DebugFiles::find`].
+    pub fn new(modules: &'m [Module], files: &'m [DebugFiles]) -> Self {
+        let named = |(module, files): (&'m Module, &'m DebugFiles)| NamedModule {
+            module,
+            files,
+            build_id: OnceCell::new(),
+            symbols: OnceCell::new(),
+            debug: OnceCell::new(),
+        };
+        let mut modules: Vec<NamedModule<'m>> = modules.iter().zip(files).map(named).collect();
+        modules.sort_by_key(|named| named.module.range.start);
+        Self { modules }
+    }
+
+    fn module_at(&self, address: u64) -> Option<&NamedModule<'m>> {
+        let after = self.modules.partition_point(|named| named.module.range.start <= address);
+        let named = self.modules.get(after.checked_sub(1)?)?;
+        if address < named.module.range.end { Some(named) } else { None }
+    }
+
+    /// The frame with its names; functions that were inlined there come first, as frames of their own.
+    pub fn frames(&self, frame: &Frame) -> Vec<schema::Frame> {
+        let trust = Some(frame.trust.name().to_owned());
+        let bare = schema::Frame { address: Some(frame.program_counter), trust, ..Default::default() };
+        let Some(named) = self.module_at(frame.lookup_address()) else { return vec![bare] };
+        let stated = frame.lookup_address().wrapping_sub(named.module.bias);
+        let placed = schema::Frame {
+            module: Some(named.module.path.display().to_string()),
+            offset: Some(stated),
+            build_id: named.build_id().cloned(),
+            ..bare
+        };
+        named.names(stated).into_iter().map(|name| name.given_to(placed.clone())).collect()
+    }
+
+    /// The names at an address of the first module's file.
+    fn names_in_first(&self, stated: u64) -> Vec<Name> {
+        self.modules.first().map(|named| named.names(stated)).unwrap_or_default()
+    }
+}
+
+impl NamedModule<'_> {
+    fn build_id(&self) -> Option<&String> {
+        let read = || self.module.image.as_ref().and_then(|image| image.build_id());
+        self.build_id.get_or_init(read).as_ref()
+    }
+
+    /// The names at an address of the file, inlined functions first; there is always one, which may be empty.
+    fn names(&self, address: u64) -> Vec<Name> {
+        let debug = self.debug.get_or_init(|| DebugInformation::of(self.files, self.module));
+        let mut names = debug.as_ref().map(|debug| debug.names(address)).unwrap_or_default();
+        if names.is_empty() {
+            names.push(Name::default());
+        }
+        if let Some(outermost) = names.last_mut()
+            && outermost.function.is_none()
+        {
+            let symbols = self.symbols.get_or_init(|| SymbolTable::of(self.files.images(self.module)));
+            outermost.function = symbols.name_at(address).map(demangle::demangle);
+        }
+        names
+    }
+}
