@@ -6,6 +6,7 @@
 use super::layout::{Bits, Layout};
 use crate::memory::{Memory, MemoryExt, u32_at, words};
 use heaptap_platform::AddressRange;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 /// Most leaves that a tree is believed to have: a terabyte of heap in the geometry with the smallest ones.
@@ -130,6 +131,17 @@ pub struct Element {
     pub state: Option<u64>,
 }
 
+/// What a tree leads to.
+#[derive(Debug, Clone, Default)]
+pub struct Branches {
+    /// Leaves in address order of what they speak of.
+    pub leaves: Vec<Leaf>,
+    /// Arrays above them.
+    pub arrays: Vec<AddressRange>,
+    /// Arrays that cannot be read, and arrays or leaves that are led to twice: no tree has those.
+    pub broken: Vec<u64>,
+}
+
 /// A tree in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rtree {
@@ -142,25 +154,54 @@ pub struct Rtree {
 impl Rtree {
     /// All leaves, and the ranges of all arrays above them.
     pub fn leaves(&self, memory: &dyn Memory) -> (Vec<Leaf>, Vec<AddressRange>) {
+        let branches = self.branches(memory);
+        (branches.leaves, branches.arrays)
+    }
+
+    /// All that the tree leads to, each array and leaf once.
+    pub fn branches(&self, memory: &dyn Memory) -> Branches {
         let levels = self.geometry.levels();
-        let mut arrays = vec![AddressRange { start: self.root, end: self.root + self.geometry.root_bytes() }];
+        let mut branches = Branches {
+            arrays: vec![AddressRange { start: self.root, end: self.root + self.geometry.root_bytes() }],
+            ..Branches::default()
+        };
+        let mut seen = HashSet::from([self.root]);
         let mut nodes = vec![Leaf { address: self.root, reach_start: 0 }];
         for level in levels.iter().take(levels.len().saturating_sub(1)) {
             let mut below = Vec::new();
             for node in &nodes {
-                below.extend(children(memory, *node, *level));
+                for child in children(memory, *node, *level, &mut branches.broken) {
+                    if seen.insert(child.address) {
+                        below.push(child)
+                    } else {
+                        branches.broken.push(child.address)
+                    }
+                }
                 if below.len() > LEAVES_MAX {
                     below.truncate(LEAVES_MAX);
+                    branches.broken.push(node.address);
                     break;
                 }
             }
             nodes = below;
             if node_is_inner(&levels, *level) {
                 let bytes = self.geometry.node_bytes();
-                arrays.extend(nodes.iter().filter_map(|node| range(node.address, bytes)));
+                branches.arrays.extend(nodes.iter().filter_map(|node| range(node.address, bytes)));
             }
         }
-        (nodes, arrays)
+        branches.leaves = nodes;
+        branches
+    }
+
+    /// Whether all of a leaf that is there can be read.
+    pub fn is_readable(&self, memory: &dyn Memory, leaf: Leaf) -> bool {
+        let present = self.leaf_range(leaf).map(|whole| memory.present(whole)).unwrap_or_default();
+        present.iter().all(|piece| {
+            (piece.start..piece.end).step_by(PIECE_BYTES as usize).all(|start| {
+                let len_bytes = usize::try_from((piece.end - start).min(PIECE_BYTES)).unwrap_or(0);
+                memory.slice(start, len_bytes).is_some() || memory.read_vec(start, len_bytes).is_ok()
+            })
+        })
     }
 
     /// Range of a leaf's elements.
@@ -257,12 +298,13 @@ fn wide_element(layout: &Layout, pair: &[u8]) -> Option<Element> {
 }
 
 /// Nodes that the elements of `node` point to.
-fn children(memory: &dyn Memory, node: Leaf, level: Level) -> Vec<Leaf> {
+fn children(memory: &dyn Memory, node: Leaf, level: Level, broken: &mut Vec<u64>) -> Vec<Leaf> {
     let Some(whole) = range(node.address, 8 << level.bits) else { return Vec::new() };
     let mut found = Vec::new();
     for present in memory.present(whole) {
         let Ok(bytes) = memory.read_vec(present.start, usize::try_from(present.len_bytes()).unwrap_or(0))
         else {
+            broken.push(present.start);
             continue;
         };
         let first = (present.start - whole.start) / 8;

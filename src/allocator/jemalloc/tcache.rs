@@ -311,16 +311,22 @@ impl Gather<'_> {
         (last_end != 0).then_some(last_end)
     }
 
+    /// The bytes of an array of bins. Its end is often never written to, and then has no pages.
     fn array(&mut self, start: u64, count: u64) -> Option<Vec<u8>> {
         let len_bytes = count.checked_mul(CACHE_BIN_BYTES)?;
         self.want(start, len_bytes);
-        match self.memory.read_vec(start, usize::try_from(len_bytes).ok()?) {
-            Ok(bytes) => Some(bytes),
-            Err(_) => {
-                self.caches.broken.push(start);
-                None
-            }
+        let present = self.memory.present(AddressRange::with_len(start, len_bytes)?);
+        let mut bytes = vec![0; usize::try_from(len_bytes).ok()?];
+        let mut whole = present.first().is_some_and(|first| first.start == start);
+        for piece in present {
+            let from = usize::try_from(piece.start - start).ok()?;
+            let part = bytes.get_mut(from..from + usize::try_from(piece.len_bytes()).ok()?)?;
+            whole &= self.memory.read(piece.start, part).is_ok();
         }
+        if !whole {
+            self.caches.broken.push(start);
+        }
+        whole.then_some(bytes)
     }
 
     fn items(&mut self, start: u64, count: u64, szind: u64) {

@@ -63,14 +63,22 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn extents(&mut self) {
         let (tree, layout, memory) = (self.jemalloc.tree, self.jemalloc.layout, self.memory);
-        let (leaves, _) = tree.leaves(memory);
+        let branches = tree.branches(memory);
+        for address in branches.broken {
+            self.anomalies.add(address, "a part of the radix tree cannot be read, or is led to twice");
+            self.outcome.complete = false;
+        }
         let mut last = 0;
-        for leaf in leaves {
+        for leaf in branches.leaves {
             let whole = tree.leaf_range(leaf);
             if whole.is_none_or(|whole| memory.present(whole).is_empty()) {
                 self.anomalies.add(leaf.address, "a leaf of the radix tree was not captured");
                 self.outcome.complete = false;
                 continue;
+            }
+            if !tree.is_readable(memory, leaf) {
+                self.anomalies.add(leaf.address, "a leaf of the radix tree cannot be read");
+                self.outcome.complete = false;
             }
             tree.elements(memory, &layout, leaf, &mut |page, element| {
                 // A slab is filed under each of its pages, one after the other.
