@@ -40,6 +40,11 @@ pub trait Memory {
         true
     }
 
+    /// Private memory without a file, as it was mapped in that moment, in address order; empty where that is not known.
+    fn anonymous(&self) -> &[AddressRange] {
+        &[]
+    }
+
     /// The pages of `range` that can be read without making the target grow, in address order.
     ///
     /// A source that cannot tell returns the range itself.

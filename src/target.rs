@@ -139,6 +139,9 @@ impl TargetError {
             Self::Capture(CaptureError::OverBudget { bytes, .. }) => {
                 Some(format!("allow it with --pause-budget {}ms", bytes / 2_000_000 + 5))
             }
+            Self::Capture(CaptureError::Restless { bytes, .. }) => {
+                Some(format!("stop it for all of it with --pause-budget {}ms", bytes / 1_000_000 + 5))
+            }
             Self::NoAllocator { .. } => Some(
                 "jemalloc 5.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
                     .to_owned(),
@@ -155,7 +158,7 @@ impl TargetError {
         match self {
             Self::NotATarget { .. } => 2,
             Self::Process(error) => process_exit_code(error),
-            Self::Capture(CaptureError::OverBudget { .. }) => 7,
+            Self::Capture(CaptureError::OverBudget { .. } | CaptureError::Restless { .. }) => 7,
             Self::Capture(CaptureError::Stop(error)) => stop_exit_code(error),
             Self::Capture(CaptureError::Read(error)) | Self::Read(error) => read_exit_code(error),
             Self::Residency(ResidencyError::Process(error)) => process_exit_code(error),

@@ -29,18 +29,6 @@ impl AddressSpace<'_> {
         self.mapping(address).is_some_and(|mapping| mapping.kind == MappingKind::Heap)
     }
 
-    /// Private memory without a file that can be written to, but for what `brk` grows and the first stack;
-    /// neighbours joined.
-    pub fn anonymous(&self) -> Vec<AddressRange> {
-        let is_anonymous = |mapping: &&Mapping| {
-            mapping.is_private_anonymous()
-                && mapping.readable
-                && mapping.writable
-                && !matches!(mapping.kind, MappingKind::Heap | MappingKind::Stack)
-        };
-        merge_ranges(self.mappings.iter().filter(is_anonymous).map(|mapping| mapping.range).collect(), 0)
-    }
-
     /// The mapped parts of `range`.
     pub fn mapped(&self, range: AddressRange) -> Vec<AddressRange> {
         let first = self.mappings.partition_point(|mapping| mapping.range.end <= range.start);
@@ -51,6 +39,18 @@ impl AddressSpace<'_> {
             .filter_map(|mapping| mapping.range.intersection(&range))
             .collect()
     }
+}
+
+/// Private memory without a file that can be written to, but for what `brk` grows and the first stack; neighbours
+/// joined.
+pub fn anonymous(mappings: &[Mapping]) -> Vec<AddressRange> {
+    let is_anonymous = |mapping: &&Mapping| {
+        mapping.is_private_anonymous()
+            && mapping.readable
+            && mapping.writable
+            && !matches!(mapping.kind, MappingKind::Heap | MappingKind::Stack)
+    };
+    merge_ranges(mappings.iter().filter(is_anonymous).map(|mapping| mapping.range).collect(), 0)
 }
 
 /// What is left of `ranges` without `holes`; both in address order without overlaps.

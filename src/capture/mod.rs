@@ -68,6 +68,8 @@ pub struct CapturedMemory {
     used: usize,
     /// What was read around the stop: pages that may have changed, and those that were read in the stop.
     preread: Option<Moments>,
+    /// Private memory without a file as it was mapped in the stop.
+    anonymous: Vec<AddressRange>,
 }
 
 /// Of which moments the pages of a capture are.
@@ -82,14 +84,20 @@ struct Moments {
 impl CapturedMemory {
     /// A capture that copies into `room` for as long as that lasts.
     const fn with_room(room: Vec<u8>) -> Self {
-        Self { segments: Vec::new(), store: Store::Copied(room), used: 0, preread: None }
+        Self {
+            segments: Vec::new(),
+            store: Store::Copied(room),
+            used: 0,
+            preread: None,
+            anonymous: Vec::new(),
+        }
     }
 
     /// What lies in `store`: each segment where it says; what overlaps an earlier one is left out.
     fn of(store: Store, mut segments: Vec<Segment>) -> Self {
         segments.sort_by_key(|segment| segment.start);
         segments.dedup_by(|next, last| next.start < last.end());
-        Self { segments, store, used: 0, preread: None }
+        Self { segments, store, used: 0, preread: None, anonymous: Vec::new() }
     }
 
     /// The part of the buffer behind what is used, `len_bytes` long; made longer only if it must be, since
@@ -241,6 +249,10 @@ impl Memory for CapturedMemory {
         self.preread.is_none()
     }
 
+    fn anonymous(&self) -> &[AddressRange] {
+        &self.anonymous
+    }
+
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
         let first = self.segments.partition_point(|segment| segment.end() <= range.start);
         self.segments
@@ -277,8 +289,19 @@ pub struct Capture {
     pub cut_short: bool,
     /// What is missing, as sentences.
     pub lacks: Vec<String>,
+    /// What was read around the stop, where it was too much for the stop.
+    pub around: Option<AroundStop>,
     /// How it was taken, where that is not told by the rest.
     pub notes: Vec<String>,
+}
+
+/// A heap that was read around the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AroundStop {
+    /// Its bytes.
+    pub bytes: u64,
+    /// The pause that was allowed.
+    pub budget: std::time::Duration,
 }
 
 impl Capture {

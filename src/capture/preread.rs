@@ -74,6 +74,7 @@ impl Preread {
     ) -> CapturedMemory {
         let mut memory = self.memory;
         memory.absorb(fresh);
+        memory.anonymous.clone_from(&fresh.anonymous);
         let mut records = records(allocators, &memory, live, threads);
         records.retain(|page| !fresh.gaps(page.range()).is_empty());
         let changed = changed(live, &records, &mut memory, false);

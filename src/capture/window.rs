@@ -4,7 +4,8 @@
 //! again over the copied bytes, and what is new is copied too. Nothing is interpreted beyond that.
 
 use super::preread::Preread;
-use super::{Capture, CapturedMemory, LiveMemory, thread_pointers};
+use super::{AroundStop, Capture, CapturedMemory, LiveMemory, thread_pointers};
+use crate::allocator::address_space::anonymous;
 use crate::allocator::{Allocator, ThreadPointer};
 use crate::memory::{Fault, Memory, MemoryExt};
 use heaptap_platform::{
@@ -20,7 +21,7 @@ const ROUNDS_MAX: usize = 6;
 
 /// A rate that copying of a heap that nobody has read yet reaches nearly always: above it a heap is read around the
 /// stop, not in it.
-const BULK_BYTES_PER_MS: u64 = 2_000_000;
+const BULK_BYTES_PER_MS: u64 = 1_000_000;
 
 /// A rate that copying reaches on any machine met: below it a stop is not even tried.
 const COPY_BYTES_PER_MS: u64 = 5_000_000;
@@ -47,6 +48,24 @@ pub enum CaptureError {
         /// What was allowed.
         budget: Duration,
     },
+    /// The heap had to be read around the stop, and changed too much meanwhile.
+    #[error(
+        "process {pid}: its heap of {bytes} bytes changes faster than it can be read beside a pause of {} ms: {} blocks \
+         were found, up to {} could not be verified",
+        .budget.as_millis(), .blocks, .doubtful
+    )]
+    Restless {
+        /// The process.
+        pid: i32,
+        /// Bytes of the heap.
+        bytes: u64,
+        /// What was allowed.
+        budget: Duration,
+        /// Blocks that may have changed, at most.
+        doubtful: u64,
+        /// Blocks found.
+        blocks: u64,
+    },
 }
 
 /// How long and how often a target may be stopped.
@@ -58,6 +77,12 @@ pub struct Limits {
     pub stop_deadline: Duration,
     /// Attempts to find the allocator at rest.
     pub attempts: u32,
+}
+
+impl Limits {
+    fn budget_ms(&self) -> u64 {
+        u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for Limits {
@@ -127,48 +152,75 @@ pub fn take(
     extra: &Extra,
     limits: Limits,
 ) -> Result<Capture, CaptureError> {
-    let bulk = bulk(allocators, live);
-    let budget_ms = u64::try_from(limits.pause.as_millis()).unwrap_or(u64::MAX);
-    let extent = if len_bytes(&live.present_of(&bulk)) / BULK_BYTES_PER_MS > budget_ms {
-        Extent::Essentials
-    } else {
-        Extent::Everything
-    };
-    let planned = plan(extent, allocators, live, known_threads);
-    let planned = merge_ranges([planned, extra.ranges.clone()].concat(), 0);
-    let locks: Vec<u64> = allocators.iter().flat_map(|allocator| allocator.lock_words(live)).collect();
-    let planned_bytes = len_bytes(&live.present_of(&planned));
-    if planned_bytes / COPY_BYTES_PER_MS > budget_ms {
-        return Err(CaptureError::OverBudget {
-            pid: process.pid(),
-            bytes: planned_bytes,
-            budget: limits.pause,
-        });
+    let request = Request { process, live, allocators, known_threads, extra, limits };
+    let bulk_bytes = len_bytes(&live.present_of(&bulk(allocators, live)));
+    if bulk_bytes / BULK_BYTES_PER_MS > limits.budget_ms() {
+        return request.take(Extent::Essentials);
     }
-    let preread =
-        (extent == Extent::Essentials).then(|| Preread::of(live, &bulk, allocators, known_threads, &planned));
-    let wished_bytes = preread.as_ref().map_or(0, Preread::wished_bytes);
-    let room = room(planned_bytes + wished_bytes.min(budget_ms.saturating_mul(COPY_BYTES_PER_MS)));
-    let preread_ref = preread.as_ref();
-    let mut window = Window {
-        live,
-        allocators,
-        extent,
-        planned: &planned,
-        extra,
-        locks: &locks,
-        preread: preread_ref,
-        room,
-    };
-    let mut capture = window.attempt(process, limits)?;
-    if let Some(preread) = preread {
-        let threads = thread_pointers(&capture.threads);
-        capture.notes.push(preread_note(&bulk, live, &capture.memory));
-        capture.memory = preread.complete(live, &capture.memory, allocators, &threads);
+    let capture = request.take(Extent::Everything)?;
+    if !capture.cut_short || bulk_bytes == 0 {
+        return Ok(capture);
     }
-    match live.failure() {
-        Some(failure) => Err(failure.into()),
-        None => Ok(capture),
+    // Copying was slower than it is nearly always: on a busy machine.
+    let mut again = request.take(Extent::Essentials)?;
+    again.pauses.splice(0..0, capture.pauses);
+    Ok(again)
+}
+
+/// What a capture is asked for.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    process: &'a Process,
+    live: &'a LiveMemory,
+    allocators: &'a [&'a dyn Allocator],
+    known_threads: &'a [ThreadPointer],
+    extra: &'a Extra,
+    limits: Limits,
+}
+
+impl Request<'_> {
+    fn take(self, extent: Extent) -> Result<Capture, CaptureError> {
+        let Self { process, live, allocators, known_threads, extra, limits } = self;
+        let planned = plan(extent, allocators, live, known_threads);
+        let planned = merge_ranges([planned, extra.ranges.clone()].concat(), 0);
+        let locks: Vec<u64> = allocators.iter().flat_map(|allocator| allocator.lock_words(live)).collect();
+        let planned_bytes = len_bytes(&live.present_of(&planned));
+        if planned_bytes / COPY_BYTES_PER_MS > limits.budget_ms() {
+            return Err(CaptureError::OverBudget {
+                pid: process.pid(),
+                bytes: planned_bytes,
+                budget: limits.pause,
+            });
+        }
+        let bulk = bulk(allocators, live);
+        let preread = (extent == Extent::Essentials)
+            .then(|| Preread::of(live, &bulk, allocators, known_threads, &planned));
+        let wished_bytes = preread.as_ref().map_or(0, Preread::wished_bytes);
+        let room =
+            room(planned_bytes + wished_bytes.min(limits.budget_ms().saturating_mul(COPY_BYTES_PER_MS)));
+        let preread_ref = preread.as_ref();
+        let mut window = Window {
+            live,
+            allocators,
+            extent,
+            planned: &planned,
+            extra,
+            locks: &locks,
+            preread: preread_ref,
+            room,
+        };
+        let mut capture = window.attempt(process, limits)?;
+        if let Some(preread) = preread {
+            let threads = thread_pointers(&capture.threads);
+            capture.notes.push(preread_note(&bulk, live, &capture.memory));
+            capture.memory = preread.complete(live, &capture.memory, allocators, &threads);
+            capture.around =
+                Some(AroundStop { bytes: len_bytes(&live.present_of(&bulk)), budget: limits.pause });
+        }
+        match live.failure() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(capture),
+        }
     }
 }
 
@@ -246,6 +298,9 @@ impl Window<'_> {
             ..Capture::default()
         };
         capture.memory = CapturedMemory::with_room(std::mem::take(&mut self.room));
+        // Without the list allocators know only what was mapped when they were found.
+        capture.memory.anonymous =
+            stopped.process().mappings().map(|all| anonymous(&all)).unwrap_or_default();
         let threads = thread_pointers(&capture.threads);
         let first: Vec<AddressRange> =
             self.planned.iter().copied().chain(self.extra.stack_tops(&threads)).collect();
@@ -315,6 +370,10 @@ impl Memory for Overlay<'_> {
         self.captured.slice(address, len_bytes)
     }
 
+    fn anonymous(&self) -> &[AddressRange] {
+        self.captured.anonymous()
+    }
+
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
         let mut all = self.captured.present(range);
         for gap in self.captured.gaps(range) {
@@ -330,9 +389,10 @@ fn plan(
     memory: &dyn Memory,
     threads: &[ThreadPointer],
 ) -> Vec<AddressRange> {
+    let whole_pages = |range: AddressRange| range.page_aligned(GAP_BYTES_MAX);
     let ranges = allocators.iter().flat_map(|allocator| match extent {
         Extent::Everything => allocator.metadata(memory, threads),
-        Extent::Essentials => allocator.essentials(memory, threads),
+        Extent::Essentials => allocator.essentials(memory, threads).into_iter().map(whole_pages).collect(),
     });
     merge_ranges(ranges.collect(), GAP_BYTES_MAX)
 }

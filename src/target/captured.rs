@@ -1,9 +1,9 @@
 //! One moment of a target, whether it was just stopped or read from a file: all that is left is to think.
 
 use super::TargetError;
-use crate::allocator::Allocator;
-use crate::capture::Capture;
+use crate::allocator::{Allocator, WalkOutcome};
 use crate::capture::core_file::{self, CoreFileError, Kind, ModuleNote, Origin, Recording};
+use crate::capture::{AroundStop, Capture, CaptureError};
 use crate::census::{self, Residency, Walked};
 use crate::module::Module;
 use crate::snapshot::{Inconsistency, Snapshot, schema};
@@ -113,6 +113,9 @@ impl Captured {
     /// Why a walk cannot be believed, if it cannot.
     fn contradiction(&self, walk: &Walked) -> Option<TargetError> {
         let outcome = &walk.outcome;
+        if let Some(around) = self.capture.around {
+            return self.restlessness(outcome, around);
+        }
         // A lock that was held at the stop explains a few slabs in the middle of a change, not more.
         let explained = (outcome.locked_bins + 2).max(outcome.structures_checked / 10_000);
         let sum = walk.liveness.totals().sum();
@@ -135,6 +138,17 @@ impl Captured {
             broken,
             first,
         })
+    }
+
+    /// What was read around the stop and not verified is told; if it is too much, nothing is worth telling.
+    fn restlessness(&self, outcome: &WalkOutcome, around: AroundStop) -> Option<TargetError> {
+        const DOUBTFUL_PERCENT_MAX: u64 = 10;
+        let (doubtful, blocks) = (outcome.blocks_in_motion_max, outcome.structures_checked);
+        if doubtful.saturating_mul(100) <= blocks.saturating_mul(DOUBTFUL_PERCENT_MAX) {
+            return None;
+        }
+        let AroundStop { bytes, budget } = around;
+        Some(CaptureError::Restless { pid: self.origin.pid, bytes, budget, doubtful, blocks }.into())
     }
 }
 

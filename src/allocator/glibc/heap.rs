@@ -161,7 +161,7 @@ pub fn elsewhere(memory: &dyn Memory, regions: &[AddressRange], top: u64) -> Vec
 
 /// Where chunks begin again behind `from`: the first place from which several lead on plausibly, or to `limit`.
 pub fn resume(memory: &dyn Memory, from: u64, limit: u64) -> Option<u64> {
-    const SEARCHED_BYTES: u64 = 1 << 20;
+    const SEARCHED_BYTES: u64 = 64 << 20;
     let end = limit.min(from.saturating_add(SEARCHED_BYTES));
     let mut chunk = from.saturating_add(16);
     while chunk < end {

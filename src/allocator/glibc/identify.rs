@@ -9,9 +9,9 @@ use super::arena::Arena;
 use super::chunk::{Header, PREVIOUS_IN_USE};
 use super::layout::{BIN_WORDS, Layout};
 use super::{Glibc, heap, mmapped, parameters, version};
-use crate::allocator::address_space::without;
+use crate::allocator::address_space::{anonymous, without};
 use crate::allocator::{AddressSpace, Data, Provenance};
-use crate::memory::{Memory, MemoryExt, words};
+use crate::memory::{Memory, words};
 use crate::module::Module;
 use heaptap_platform::{AddressRange, MappingKind};
 
@@ -48,9 +48,8 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
     let mut findings = Findings::default();
     for module in space.modules {
         let data = Data::read(memory, space, &module.writable);
-        for bins in bins(&data, memory) {
-            let candidate = Candidate { module, space, memory, data: &data, bins };
-            match candidate.resolve() {
+        for bins in bins(&data, space) {
+            match resolve(module, space, memory, &data, bins) {
                 Ok(found) => findings.found.push(found),
                 Err(why) => {
                     findings.refused.push(Refusal { module: module.name(), main_arena: bins, why });
@@ -61,14 +60,36 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
     findings
 }
 
+/// Finds the layout around `bins`. What a running target shows may change between two reads, so a failure counts only
+/// if it repeats.
+fn resolve(
+    module: &Module,
+    space: AddressSpace<'_>,
+    memory: &dyn Memory,
+    data: &Data,
+    bins: u64,
+) -> Result<Glibc, String> {
+    const LOOKS: usize = 20;
+    let candidate = Candidate { module, space, memory, data, bins };
+    let mut outcome = candidate.resolve();
+    for _ in 1..LOOKS {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = candidate.resolve();
+    }
+    outcome
+}
+
 /// Whether a module is the C library itself; static programs are not recognised by that.
 pub fn is_candidate(module: &Module) -> bool {
     let Some(image) = &module.image else { return false };
     image.read_only().iter().any(|(_, bytes)| version::find(bytes).is_some())
 }
 
-/// Where the bins of arenas lie in a module's data.
-fn bins(data: &Data, memory: &dyn Memory) -> Vec<u64> {
+/// Where the bins of arenas may lie in a module's data: 127 pairs, some of them empty, the others of pointers into
+/// memory that can hold chunks. What lies behind the last pair is a bit map and no such pair, so the end is certain.
+fn bins(data: &Data, space: AddressSpace<'_>) -> Vec<u64> {
     let mut found = Vec::new();
     for (start, bytes) in data.pieces() {
         let words: Vec<u64> = words(bytes).collect();
@@ -78,8 +99,9 @@ fn bins(data: &Data, memory: &dyn Memory) -> Vec<u64> {
             let head = address(index).wrapping_sub(16);
             pair(index) == Some((head, head))
         };
+        let is_link = |word: u64| word % 16 == 0 && space.holds_records(word);
         let is_pair = |index: usize| {
-            is_empty(index) || pair(index).is_some_and(|pair| is_filled(memory, address(index), pair))
+            is_empty(index) || pair(index).is_some_and(|(first, last)| is_link(first) && is_link(last))
         };
         let mut index = 0;
         while index + 1 < words.len() {
@@ -90,28 +112,18 @@ fn bins(data: &Data, memory: &dyn Memory) -> Vec<u64> {
             let before =
                 (1..=PAIRS).take_while(|back| index.checked_sub(back * 2).is_some_and(is_pair)).count();
             let behind = (0..PAIRS).take_while(|forward| is_pair(index + forward * 2)).count();
-            let first = index - before * 2;
-            let empty = (0..PAIRS).filter(|place| is_empty(first + place * 2)).count();
-            if before + behind == PAIRS && empty >= EMPTY_MIN {
-                found.push(address(first));
+            let end = index + behind * 2;
+            if before + behind >= PAIRS {
+                let first = end - PAIRS * 2;
+                let empty = (0..PAIRS).filter(|place| is_empty(first + place * 2)).count();
+                if empty >= EMPTY_MIN {
+                    found.push(address(first));
+                }
             }
-            index += behind.max(1) * 2;
+            index = end.max(index + 2);
         }
     }
     found
-}
-
-/// Whether the pair at `place` is that of a bin with chunks, whose links point back at it.
-fn is_filled(memory: &dyn Memory, place: u64, (first, last): (u64, u64)) -> bool {
-    const LINK_FORWARD: u64 = 16;
-    const LINK_BACK: u64 = 24;
-    let head = place.wrapping_sub(16);
-    let points_back = |chunk: u64, link: u64| {
-        chunk > 4096
-            && chunk.is_multiple_of(16)
-            && memory.read_u64(chunk.wrapping_add(link)).is_ok_and(|word| word == head)
-    };
-    points_back(first, LINK_BACK) && points_back(last, LINK_FORWARD)
 }
 
 /// Bins in a module, while the layout around them is looked for.
@@ -221,7 +233,7 @@ impl Candidate<'_> {
             parameters_at: fit.parameters_at,
             code: code(&symbols),
             brk_heap: self.brk_heap(),
-            regions: self.space.anonymous(),
+            regions: anonymous(self.space.mappings),
             mmapped: Vec::new(),
             slots: None,
             evidence,

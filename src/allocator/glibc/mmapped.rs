@@ -50,6 +50,36 @@ fn in_bytes(form: MmappedSize, start: u64, bytes: &[u8], region: AddressRange, f
     }
 }
 
+/// Candidates where mappings may have come since others were looked for: at the beginning of each of `regions`, at
+/// each of `places`, and wherever one of these ends.
+pub fn newcomers(
+    memory: &dyn Memory,
+    layout: &Layout,
+    regions: &[AddressRange],
+    places: impl Iterator<Item = u64>,
+) -> Vec<u64> {
+    let mut found = Vec::new();
+    for start in regions.iter().map(|region| region.start).chain(places) {
+        let mut start = start;
+        while let Some(whole) = first_in(memory, layout.mmapped_size, regions, start) {
+            found.push(whole.chunk);
+            start = whole.end;
+        }
+    }
+    found
+}
+
+/// The chunk of the mapping that begins at `start`, if one does.
+fn first_in(memory: &dyn Memory, form: MmappedSize, regions: &[AddressRange], start: u64) -> Option<Mmapped> {
+    let region = regions.get(regions.partition_point(|region| region.end <= start))?;
+    let at = |place: &u64| {
+        let chunk = start.checked_add(*place)?;
+        let whole = Header::read(memory, chunk).ok()?.mmapped(chunk, form)?;
+        (whole.start == start && whole.end <= region.end).then_some(whole)
+    };
+    PLACES.iter().rev().find_map(at).filter(|_| region.contains(start))
+}
+
 /// The chunks that are there, out of the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proved {

@@ -61,11 +61,13 @@ pub struct Glibc {
 
 impl Glibc {
     /// What is small and at known places.
-    fn roots(&self, threads: &[ThreadPointer]) -> Vec<AddressRange> {
+    fn roots(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
         let mut ranges = Vec::new();
         ranges.extend(AddressRange::with_len(self.main_arena, self.layout.arena_bytes()));
         ranges.extend(self.parameters_at.and_then(parameters::range));
-        ranges.extend(self.mmapped.iter().filter_map(|chunk| AddressRange::with_len(*chunk, 16)));
+        let mmapped = self.proved_mmapped(memory).unwrap_or_default().chunks;
+        let mmapped = self.mmapped.iter().copied().chain(mmapped.iter().map(|whole| whole.chunk));
+        ranges.extend(mmapped.filter_map(|chunk| AddressRange::with_len(chunk, 16)));
         if let Some(slots) = self.slots {
             for thread in threads {
                 let slot = |distance| AddressRange::with_len(thread.thread_pointer.wrapping_sub(distance), 8);
@@ -80,9 +82,26 @@ impl Glibc {
         Parameters::read(memory, &self.layout.parameters, self.parameters_at?)
     }
 
+    /// The chunks with a mapping of their own: those that were found before, and if they are not all, those that
+    /// came since.
     fn proved_mmapped(&self, memory: &dyn Memory) -> Option<Proved> {
         let parameters = self.parameters(memory)?;
-        Some(mmapped::prove(memory, &self.layout, &self.mmapped, &parameters))
+        let proved = mmapped::prove(memory, &self.layout, &self.mmapped, &parameters);
+        if (proved.count_agrees && proved.bytes_agree) || memory.anonymous().is_empty() {
+            return Some(proved);
+        }
+        let places = proved.chunks.iter().map(|whole| whole.end);
+        let places = places.chain(self.regions.iter().flat_map(|region| [region.start, region.end]));
+        let mut candidates = mmapped::newcomers(
+            memory,
+            &self.layout,
+            memory.anonymous(),
+            places.collect::<Vec<u64>>().into_iter(),
+        );
+        candidates.extend(&self.mmapped);
+        candidates.sort_unstable();
+        candidates.dedup();
+        Some(mmapped::prove(memory, &self.layout, &candidates, &parameters))
     }
 
     /// What `brk` gave the main arena: from its beginning to its top chunk's end, or as far as it can reach.
@@ -160,7 +179,7 @@ impl Allocator for Glibc {
     }
 
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
-        let mut ranges = self.roots(threads);
+        let mut ranges = self.roots(memory, threads);
         ranges.extend(self.bulk(memory));
         ranges
     }
@@ -183,7 +202,7 @@ impl Allocator for Glibc {
     }
 
     fn essentials(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
-        let mut ranges = self.roots(threads);
+        let mut ranges = self.roots(memory, threads);
         let arenas = Arena::all(memory, &self.layout, self.main_arena).unwrap_or_default();
         for arena in arenas.iter().filter(|arena| arena.has_memory(&self.layout)) {
             ranges.extend(AddressRange::with_len(arena.address, self.layout.arena_bytes()));

@@ -98,10 +98,10 @@ impl Tcache {
         (blocks, true)
     }
 
-    /// Lists that are whole, less those that are not.
+    /// Blocks of lists that are whole, less those lists that are not: few, as the target may run meanwhile.
     fn score(&self, memory: &dyn Memory, layout: &Layout) -> i64 {
         let bins = (0..self.heads.len()).map(|bin| self.bin(memory, layout, bin));
-        bins.map(|(blocks, whole)| if whole { i64::try_from(blocks.len()).unwrap_or(0) } else { -100 }).sum()
+        bins.map(|(blocks, whole)| if whole { i64::try_from(blocks.len()).unwrap_or(0) } else { -4 }).sum()
     }
 }
 
@@ -136,7 +136,7 @@ pub fn find_slots(
             for (distance, word) in window.slots().filter(|(_, word)| *word != 0) {
                 let Some(tcache) = Tcache::read(memory, form, word) else { continue };
                 let below = distance.wrapping_add(arena).wrapping_sub(NEIGHBOURHOOD_BYTES);
-                *votes.entry(below).or_default() += 10 + tcache.score(memory, layout);
+                *votes.entry(below).or_default() += 10 + tcache.score(memory, layout).max(-8);
             }
         }
         let Some((distance, score)) = votes.into_iter().max_by_key(|(_, score)| *score) else { continue };
@@ -215,7 +215,7 @@ impl Caches {
         for bin in 0..tcache.heads.len() {
             let (blocks, whole) = tcache.bin(memory, layout, bin);
             let last = blocks.last().copied().unwrap_or(address);
-            if !whole && !memory.is_of_the_moment(last) {
+            if !whole && !memory.is_of_one_moment() {
                 self.in_motion += 1;
             } else if !whole {
                 self.broken += 1;

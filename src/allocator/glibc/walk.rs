@@ -90,6 +90,11 @@ fn run(
         caches,
         anchors,
         maybe_caches: Vec::new(),
+        locked: arenas
+            .iter()
+            .filter(|arena| memory.read_u32(arena.address).is_ok_and(|mutex| mutex != 0))
+            .map(|arena| arena.index)
+            .collect(),
         records,
         anomalies,
         outcome,
@@ -114,6 +119,8 @@ struct Walk<'a> {
     anchors: Vec<u64>,
     /// Chunks in use that are as large as a thread cache.
     maybe_caches: Vec<u64>,
+    /// Arenas whose lock was held.
+    locked: Vec<u32>,
     /// Where to note the places of records, if they are asked for.
     records: Option<&'a mut RecordMap>,
     anomalies: Anomalies,
@@ -228,7 +235,7 @@ impl Walk<'_> {
                 Step::Broken(why) => {
                     let in_use =
                         pending.is_some_and(|pending| !self.lists.binned.contains_key(&pending.chunk));
-                    self.broken(chunk, pending, why);
+                    self.broken(piece.arena, chunk, pending, why);
                     self.settle(piece.arena, pending.take(), in_use, &mut claimed);
                     let anchor = self.anchor_behind(chunk, piece.range.end, top);
                     let limit = anchor.unwrap_or(piece.range.end);
@@ -287,9 +294,12 @@ impl Walk<'_> {
         }
     }
 
-    fn broken(&mut self, chunk: u64, last_good: Option<Pending>, why: &str) {
+    fn broken(&mut self, arena: u32, chunk: u64, last_good: Option<Pending>, why: &str) {
         let places = last_good.map(|last| last.chunk).into_iter().chain([chunk]);
-        if !places.into_iter().all(|chunk| self.memory.is_of_the_moment(chunk + 8)) {
+        // In an arena whose lock is held a change is under way.
+        if self.locked.contains(&arena)
+            || !places.into_iter().all(|chunk| self.memory.is_of_the_moment(chunk + 8))
+        {
             self.doubt(chunk);
             return;
         }
@@ -509,16 +519,13 @@ impl Walk<'_> {
         self.outcome.blocks_in_motion_max += self.caches.in_motion + self.tally.doubtful;
         if let Some(first) = self.tally.first_doubt {
             self.outcome.notes.push(format!(
-                "{} of {} chunks changed between the reads and were not verified, the first at {first:#x}",
+                "{} of {} chunks were changing and could not be verified, the first at {first:#x}",
                 self.tally.doubtful, self.outcome.structures_checked
             ));
         }
         self.outcome.block_header_bytes = OVERHEAD_BYTES;
         self.outcome.shards = arenas.iter().map(|arena| arena.index).collect();
-        self.outcome.locked_bins = arenas
-            .iter()
-            .filter(|arena| self.memory.read_u32(arena.address).is_ok_and(|mutex| mutex != 0))
-            .count() as u64;
+        self.outcome.locked_bins = self.locked.len() as u64;
         proof::compare(self.glibc, self.memory, arenas, &self.tally, &mut self.outcome);
         self.outcome.anomalies = self.anomalies.into_vec();
         self.outcome
