@@ -99,7 +99,7 @@ fn bins(data: &Data, space: AddressSpace<'_>) -> Vec<u64> {
             let head = address(index).wrapping_sub(16);
             pair(index) == Some((head, head))
         };
-        let is_link = |word: u64| word % 16 == 0 && space.holds_records(word);
+        let is_link = |word: u64| word.is_multiple_of(16) && space.holds_records(word);
         let is_pair = |index: usize| {
             is_empty(index) || pair(index).is_some_and(|(first, last)| is_link(first) && is_link(last))
         };
