@@ -8,6 +8,7 @@ use heaptap::allocator::Anomaly;
 use heaptap::cli::exit::Exit;
 use heaptap::growth::schema::{Growth, Moment, ResidentDelta, Row};
 use heaptap::snapshot::Summary;
+use heaptap::snapshot::schema::LiveBound;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,6 +85,7 @@ fn whole_summary() -> Summary {
         missing: _,
     } = handmade::snapshot(0, 1).summary;
     for allocator in &mut allocators {
+        allocator.live_bound = Some(LiveBound::Upper);
         allocator.anomalies.push(Anomaly { address: 1, what: "odd".to_owned(), count: 2 });
     }
     for class in

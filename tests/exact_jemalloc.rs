@@ -5,7 +5,7 @@
 mod ledger;
 
 use heaptap::allocator::Provenance;
-use heaptap::snapshot::schema::{AllocatorSummary, ClassRow};
+use heaptap::snapshot::schema::{AllocatorSummary, ClassRow, LiveBound};
 use heaptap::snapshot::{Liveness, Snapshot};
 use heaptap::target::{Options, Target};
 use heaptap_test_programs::{
@@ -194,12 +194,8 @@ fn assert_all_exact(belongs: fn(&JemallocProgram) -> bool, runtime: Runtime) -> 
             let name = path.display().to_string();
             assert_exact(&name, &|arguments| Ledger::start(&name, arguments), program.statistics, runtime)
         };
-        let provenance = match program.language {
-            Language::C => Provenance::Dwarf,
-            // cargo takes the debug information of C code away too where a profile asks for none.
-            Language::Rust => Provenance::Symbols,
-        };
-        assert_eq!(exact(&program.executable), provenance, "{}: its symbols are there", program.name);
+        let name = &program.name;
+        assert_eq!(exact(&program.executable), Provenance::Dwarf, "{name}: its debug information is there");
         assert_eq!(exact(&program.stripped), Provenance::Probed, "{}: nothing but its shape", program.name);
     }
     chosen.len()
@@ -264,7 +260,20 @@ fn longer_structures_that_no_table_has_are_not_called_complete() {
         assert!(!allocator.complete, "{}: no table has its thread caches", program.name);
         let says_so = |sentence: &String| sentence.contains("blocks in thread caches count as live");
         assert!(allocator.evidence.iter().any(says_so), "{}: {:?}", program.name, allocator.evidence);
-        assert_none_missing(&program.name, &snapshot, &table);
+        let extra = assert_none_missing(&program.name, &snapshot, &table);
+        assert!(!extra.is_empty(), "{}: the cached blocks are among the live ones", program.name);
+        assert_eq!(allocator.live_bound, Some(LiveBound::Upper), "{}", program.name);
+        assert_eq!(allocator.cells_compared, 0, "{}: its arenas are not found", program.name);
+        assert!(!allocator.verified, "{}: nothing was compared", program.name);
+        let mut claimed = allocator.address_space.iter().filter(|row| row.kind == "metadata");
+        assert!(claimed.any(|row| row.bytes > 0), "{}: its records are somewhere", program.name);
+        let shares = &snapshot.summary.resident;
+        let records = shares.iter().find(|share| share.kind == "metadata").map(|share| share.bytes);
+        assert!(records >= Some(1 << 20), "{}: {shares:?}", program.name);
+        let info =
+            Command::new(env!("CARGO_BIN_EXE_heaptap")).args(["info", &ledger.pid().to_string()]).output();
+        let info = String::from_utf8(info.expect("heaptap starts").stdout).expect("text");
+        assert!(info.contains("upper") && !info.contains("lower"), "{info}");
     }
 }
 

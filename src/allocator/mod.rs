@@ -42,8 +42,10 @@ pub struct WalkOutcome {
     pub claims: Vec<Claim>,
     /// Contradictions met, each kind once with its count.
     pub anomalies: Vec<Anomaly>,
-    /// Every structure that should have been there was read.
+    /// Every structure that should have been there was read; whether thread caches were is told apart.
     pub complete: bool,
+    /// Thread caches may exist that were not found: the blocks in them were delivered as live.
+    pub caches_unknown: bool,
     /// Structures whose invariants were checked.
     pub structures_checked: u64,
     /// Of those, how many broke one; their blocks were not delivered.

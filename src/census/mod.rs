@@ -10,7 +10,7 @@ pub use residency::{Residency, ResidencyError};
 use crate::allocator::{Allocator, Claim, ClaimKind, Overhead, Provenance, WalkOutcome};
 use crate::capture::Capture;
 use crate::snapshot::schema::{
-    self, AddressSpaceRow, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary,
+    self, AddressSpaceRow, AllocatorSummary, ClassRow, LiveBound, ResidentRow, SCHEMA, Shard, Summary,
 };
 use crate::snapshot::{Cell, Inconsistency, Liveness, Snapshot};
 use std::collections::BTreeMap;
@@ -97,7 +97,8 @@ impl Walked {
             provenance: self.provenance,
             module: self.module.clone(),
             evidence: self.evidence.iter().chain(&outcome.notes).cloned().collect(),
-            complete: outcome.complete,
+            complete: outcome.complete && !outcome.caches_unknown,
+            live_bound: live_bound(outcome),
             verified: self.is_verified(),
             structures_checked: outcome.structures_checked,
             cells_compared: outcome.cells_compared,
@@ -122,14 +123,26 @@ impl Walked {
         }
     }
 
-    /// Whether no invariant was broken and no counter differed.
+    /// Whether all that was to be checked was, and nothing spoke against it.
     fn is_verified(&self) -> bool {
         let outcome = &self.outcome;
-        outcome.structures_checked > 0
+        outcome.complete
+            && !outcome.caches_unknown
+            && outcome.structures_checked > 0
             && outcome.structures_broken == 0
             && outcome.cells_differing == 0
             && outcome.blocks_in_motion_max == 0
             && outcome.anomalies.is_empty()
+    }
+}
+
+/// Which side of the truth the live counts of a partial walk are on.
+const fn live_bound(outcome: &WalkOutcome) -> Option<LiveBound> {
+    match (outcome.complete, outcome.caches_unknown) {
+        (true, false) => None,
+        (false, false) => Some(LiveBound::Lower),
+        (true, true) => Some(LiveBound::Upper),
+        (false, true) => Some(LiveBound::Neither),
     }
 }
 

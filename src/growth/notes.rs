@@ -4,7 +4,7 @@ use super::comparison::Sight;
 use super::observation::Observation;
 use super::track::Track;
 use super::trend::MOMENTS_MIN;
-use crate::snapshot::schema::AllocatorSummary;
+use crate::snapshot::schema::{AllocatorSummary, LiveBound};
 
 /// Everything about the moments that the reader of their difference should know.
 pub(super) fn notes(observations: &[Observation<'_>], sight: &Sight, tracks: &[Track]) -> Vec<String> {
@@ -73,7 +73,7 @@ fn absent(observations: &[Observation<'_>], track: &Track) -> Option<String> {
 /// Why an allocator's counts in a moment are less than exact.
 fn doubtful(source: &str, label: &str, allocator: &AllocatorSummary) -> Option<String> {
     if !allocator.complete {
-        return Some(format!("{source}: not all of {label} could be read; its counts are lower bounds"));
+        return Some(format!("{source}: {label}: {}", LiveBound::describe(allocator.live_bound)));
     }
     if allocator.blocks_in_motion_max > 0 {
         let max = allocator.blocks_in_motion_max;

@@ -1,7 +1,7 @@
 //! Whether a row grows steadily over three or more moments, or only wobbles.
 //!
-//! It knows times and numbers and refuses to know what they count. `docs/decisions/steady-growth.md` says why
-//! the rule is as it is.
+//! It knows times and numbers and refuses to know what they count. Why the rule is as it is:
+//! `docs/decisions/0005-what-steady-growth-is.md`.
 
 /// Fewest moments that a trend is made of.
 pub const MOMENTS_MIN: usize = 3;
@@ -154,4 +154,38 @@ fn is_one_step(values: &[f64], line: &Line) -> bool {
         distance * distance * count / (before * (count - before))
     });
     explained.fold(0.0, f64::max) >= line.slope * line.slope * line.spread
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES_S: [f64; 9] = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0];
+
+    fn is_steady(values: [f64; 9]) -> bool {
+        trend(&TIMES_S, &values).unwrap().steady
+    }
+
+    #[test]
+    fn a_leak_under_traffic_is_steady() {
+        let leak = trend(&TIMES_S, &[5.0, 104.0, 196.0, 303.0, 402.0, 495.0, 604.0, 699.0, 801.0]).unwrap();
+        assert!(leak.steady);
+        let error = leak.error_per_s.unwrap();
+        assert!((leak.slope_per_s - 10.0).abs() <= error && error < 1.0, "{leak:?}");
+    }
+
+    #[test]
+    fn what_wobbles_shrinks_fills_up_or_steps_once_is_not() {
+        assert!(!is_steady([500.0, 512.0, 497.0, 505.0, 509.0, 494.0, 511.0, 502.0, 507.0]));
+        assert!(!is_steady([800.0, 702.0, 598.0, 505.0, 396.0, 301.0, 199.0, 104.0, 2.0]));
+        assert!(!is_steady([0.0, 200.0, 400.0, 600.0, 700.0, 700.0, 700.0, 700.0, 700.0]));
+        assert!(!is_steady([0.0, 0.0, 0.0, 0.0, 900.0, 900.0, 900.0, 900.0, 900.0]));
+        assert!(!is_steady([7.0; 9]));
+    }
+
+    #[test]
+    fn two_moments_or_times_that_do_not_ascend_have_no_trend() {
+        assert_eq!(trend(&[0.0, 1.0], &[0.0, 1.0]), None);
+        assert_eq!(trend(&[0.0, 2.0, 1.0], &[0.0, 1.0, 2.0]), None);
+    }
 }

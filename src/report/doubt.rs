@@ -4,7 +4,7 @@
 
 use super::page::{Page, Tone};
 use super::quantity::{bytes, count, signed_bytes};
-use crate::snapshot::schema::{AllocatorSummary, Summary};
+use crate::snapshot::schema::{AllocatorSummary, LiveBound, Summary};
 use std::io::{self, Write};
 
 /// Kinds of anomalies told of each allocator, unless everything is asked for.
@@ -54,9 +54,7 @@ fn of_counts(allocator: &AllocatorSummary) -> Vec<String> {
     let name = &allocator.name;
     let mut doubts = Vec::new();
     if !allocator.complete {
-        doubts.push(format!(
-            "{name}: partial: not every structure could be read, so its counts are lower bounds"
-        ));
+        doubts.push(format!("{name}: partial: {}", LiveBound::describe(allocator.live_bound)));
     }
     if allocator.cells_differing > 0 {
         doubts.push(format!(
@@ -64,7 +62,11 @@ fn of_counts(allocator: &AllocatorSummary) -> Vec<String> {
             count(allocator.cells_differing),
             count(allocator.cells_compared)
         ));
-    } else if !allocator.verified && allocator.anomalies.is_empty() && allocator.blocks_in_motion_max == 0 {
+    } else if allocator.complete
+        && !allocator.verified
+        && allocator.anomalies.is_empty()
+        && allocator.blocks_in_motion_max == 0
+    {
         doubts.push(format!("{name}: its counts could not be verified"));
     }
     if allocator.blocks_in_motion_max > 0 {

@@ -85,7 +85,10 @@ pub struct AllocatorSummary {
     pub evidence: Vec<String>,
     /// Every structure that should have been there was read.
     pub complete: bool,
-    /// No invariant was broken and no counter differed.
+    /// Where it was not, on which side of the truth the live counts are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_bound: Option<LiveBound>,
+    /// The walk was complete, no invariant was broken and no counter differed.
     pub verified: bool,
     /// Structures whose invariants were checked.
     #[serde(default)]
@@ -128,6 +131,34 @@ pub struct AllocatorSummary {
     pub own_figures: BTreeMap<String, u64>,
     /// Arenas.
     pub shards: Vec<Shard>,
+}
+
+/// How the live counts of a partial walk relate to the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LiveBound {
+    /// Structures are missing: there may be more live blocks.
+    Lower,
+    /// Thread caches are missing: blocks in them count as live.
+    Upper,
+    /// Both are missing: there may be more live blocks, or fewer.
+    Neither,
+}
+
+impl LiveBound {
+    /// What is missing and what that makes of the counts, to follow the name of what is counted.
+    pub const fn describe(bound: Option<Self>) -> &'static str {
+        match bound {
+            Some(Self::Lower) => "not every structure could be read, so its counts are lower bounds",
+            Some(Self::Upper) => {
+                "thread caches were not found and blocks in them count as live, so its live counts are upper bounds"
+            }
+            Some(Self::Neither) => {
+                "neither every structure nor the thread caches were found: its counts may be too low or too high"
+            }
+            None => "not every structure could be read: its counts may be wrong",
+        }
+    }
 }
 
 /// One arena.

@@ -4,7 +4,7 @@
 
 use heaptap::allocator::{Anomaly, Block, Provenance, Run, RunClass, Sink};
 use heaptap::snapshot::schema::{
-    AddressSpaceRow, AllocatorSummary, ClassRow, ResidentRow, SCHEMA, Shard, Summary, Target,
+    AddressSpaceRow, AllocatorSummary, ClassRow, LiveBound, ResidentRow, SCHEMA, Shard, Summary, Target,
 };
 use heaptap::snapshot::{Cell, Liveness, Snapshot};
 use std::collections::BTreeMap;
@@ -108,6 +108,7 @@ fn summary(seconds: u32, liveness: &Liveness) -> Summary {
                 "the radix tree has 2 levels".to_owned(),
             ],
             complete: true,
+            live_bound: None,
             verified: true,
             structures_checked: 412_873,
             cells_compared: 1_204,
@@ -173,6 +174,7 @@ pub fn doubtful() -> Summary {
     summary.missing = vec!["the arena 7 could not be read: its pages are not present".to_owned()];
     for allocator in &mut summary.allocators {
         allocator.complete = false;
+        allocator.live_bound = Some(LiveBound::Lower);
         allocator.verified = false;
         allocator.cells_differing = 3;
         allocator.blocks_in_motion_max = 34;

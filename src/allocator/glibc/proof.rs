@@ -32,7 +32,7 @@ pub fn compare(
     }
     if glibc.layout.tcache.is_some() && glibc.slots.is_none() {
         outcome.notes.push("no thread's data was found: blocks in thread caches count as live".to_owned());
-        outcome.complete = false;
+        outcome.caches_unknown = true;
     }
     outcome.own_figures = figures(arenas, tally, &proved);
     outcome.metadata_bytes = Some(arenas.len() as u64 * glibc.layout.arena_bytes());

@@ -9,7 +9,7 @@ use super::rtree::Element;
 use super::tcache::{CachedBlock, Caches, Source};
 use crate::allocator::{Anomalies, Block, Claim, ClaimKind, Overhead, Run, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
-use heaptap_platform::AddressRange;
+use heaptap_platform::{AddressRange, merge_ranges};
 use std::ops::ControlFlow;
 
 /// Walks everything that `memory` shows of `jemalloc`.
@@ -263,15 +263,12 @@ impl Walk<'_> {
             self.anomalies.add(*address, "a thread cache or a list of them does not make sense");
             self.outcome.complete = false;
         }
-        if caches.source == Source::None && self.outcome.structures_checked > 0 {
-            let off = "no thread has a cache: the target may have switched them off";
-            let lost = "the arenas were not found: blocks in thread caches count as live";
-            self.outcome.notes.push(if arenas.is_empty() { lost } else { off }.to_owned());
-            self.outcome.complete &= !arenas.is_empty();
-        }
         self.outcome.thread_caches = caches.count as u64;
         self.base_claims(arenas);
         let comparison = counters::compare(self.jemalloc, self.memory, arenas, &self.counted);
+        if caches.source == Source::None && self.outcome.structures_checked > 0 {
+            self.no_caches(arenas, comparison.cells > 0);
+        }
         self.outcome.cells_compared = comparison.cells;
         self.outcome.cells_differing = comparison.differing;
         self.outcome.locked_bins = comparison.locked;
@@ -283,6 +280,21 @@ impl Walk<'_> {
         self.outcome.shards = self.counted.shards(arenas);
         self.outcome.anomalies = self.anomalies.into_vec();
         self.outcome
+    }
+
+    /// Arenas list their threads' caches in builds with statistics: only there are empty lists a proof.
+    fn no_caches(&mut self, arenas: &[Arena], statistics_kept: bool) {
+        let tcache = self.jemalloc.layout.tcache;
+        let listed = statistics_kept && tcache.arena_descriptors.or(tcache.arena_tcaches).is_some();
+        let note = if arenas.is_empty() {
+            "the arenas were not found: blocks in thread caches count as live"
+        } else if listed {
+            "no thread has a cache: the target may have switched them off"
+        } else {
+            "no thread's cache was found: unless the target has switched them off, the blocks in them count as live"
+        };
+        self.outcome.notes.push(note.to_owned());
+        self.outcome.caches_unknown = !listed;
     }
 
     /// jemalloc counts what it hands out to itself. What of that was not met as overhead cannot be told from the
@@ -301,7 +313,25 @@ impl Walk<'_> {
         }
     }
 
+    /// Where no arena leads to the base blocks: the pages with records that the tree leads to. Base blocks are of
+    /// whole pages, which nothing but records lie on.
+    fn record_claims(&mut self) {
+        let tree = self.jemalloc.tree;
+        let (leaves, _) = tree.leaves(self.memory);
+        let mut records: Vec<AddressRange> =
+            leaves.iter().filter_map(|leaf| tree.leaf_range(*leaf)).collect();
+        let extents = self.jemalloc.extent_records(self.memory, &leaves);
+        records.extend(extents.iter().filter_map(|record| AddressRange::with_len(record.start, 1)));
+        let claims = pages_of(&records, self.page_bytes)
+            .into_iter()
+            .map(|range| Claim { range, kind: ClaimKind::Metadata });
+        self.outcome.claims.extend(claims);
+    }
+
     fn base_claims(&mut self, arenas: &[Arena]) {
+        if arenas.is_empty() {
+            self.record_claims();
+        }
         for arena in arenas {
             let (blocks, ended) = arena.base_blocks(self.memory, &self.jemalloc.layout);
             if !ended {
@@ -312,6 +342,15 @@ impl Walk<'_> {
             self.outcome.claims.extend(claims);
         }
     }
+}
+
+/// The whole pages that hold `records`, each once.
+fn pages_of(records: &[AddressRange], page_bytes: u64) -> Vec<AddressRange> {
+    let whole = records.iter().map(|record| AddressRange {
+        start: record.start - record.start % page_bytes,
+        end: record.end.checked_next_multiple_of(page_bytes).unwrap_or(record.end),
+    });
+    merge_ranges(whole.collect(), 0)
 }
 
 fn sorted(own: &[(u64, &'static str)]) -> Vec<(u64, &'static str)> {
