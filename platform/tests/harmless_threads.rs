@@ -8,6 +8,7 @@ use heaptap_platform::{Process, ProcessError, ReadError, StopError, StopLimits, 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::{Target, assert_untouched, thread_states, tracers};
 
@@ -44,6 +45,44 @@ fn five_hundred_threads() {
     }
     (0..3).for_each(|counter| target.wait_for_progress(counter));
     assert_eq!(target.counters()[7], 0, "a system call that can go on was interrupted");
+}
+
+/// Threads that are stopped already have to be given a processor before they can be attached to; where that takes long, another
+/// thread of the tool looks after them.
+#[test]
+fn a_stopped_process_on_a_busy_machine() {
+    let target = Target::start(&["threads", "64"]);
+    let process = Process::open(target.pid()).unwrap();
+    kill(Pid::from_raw(target.pid()), Signal::SIGSTOP).unwrap();
+    let all_stopped = || thread_states(target.pid()).iter().all(|(_, state)| *state == 'T');
+    let wait_until_stopped = || {
+        while !all_stopped() {
+            std::thread::yield_now();
+        }
+    };
+    wait_until_stopped();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let outcomes: Vec<_> = (0..8)
+            .map(|_| {
+                let outcome = Stopped::stop(&process, &patient()).map(|stopped| stopped.threads().len());
+                wait_until_stopped();
+                outcome
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        for outcome in outcomes {
+            assert_eq!(outcome.unwrap(), 65);
+        }
+    });
+    assert_eq!(tracers(target.pid()), [] as [i32; 0]);
 }
 
 #[test]

@@ -20,9 +20,6 @@ use std::time::{Duration, Instant};
 /// How long one wait lasts before other threads are looked at.
 const WAIT_MAX: Duration = Duration::from_millis(5);
 
-/// Waits in vain before the time limit counts: a machine that stood still itself has used up the time, and not the threads.
-const WAITS_MIN: u32 = 8;
-
 /// How long a thread that was killed, or that runs in the kernel, gets to show itself before it is left to the end of the
 /// tracing thread.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -73,8 +70,12 @@ impl Tracer {
     }
 
     /// Works until all threads are stopped, or until the stop has failed and all are let go.
-    pub fn stop(&mut self, deadline: Instant) -> Result<(), StopError> {
-        self.run(deadline);
+    ///
+    /// The time runs from the moment when the first thread is asked to stop. Before that nobody waits for this tool, while this
+    /// tool may have to wait: a thread that is stopped already must be given a processor before the kernel lets anybody
+    /// attach to it (Linux, `ptrace_attach` in kernel/ptrace.c: `JOBCTL_TRAPPING`).
+    pub fn stop(&mut self, reach_max: Duration) -> Result<(), StopError> {
+        self.run(|tracer| tracer.first_interrupt.is_some_and(|first| first.elapsed() >= reach_max));
         self.set_timer(false);
         let Some(failure) = self.protocol.failure() else { return Ok(()) };
         let error = self.failure_error(failure);
@@ -85,7 +86,8 @@ impl Tracer {
     /// Lets all threads go, in whatever state they are.
     pub fn let_go(&mut self) {
         self.protocol.release();
-        self.run(Instant::now() + PATIENCE);
+        let began = Instant::now();
+        self.run(|_| began.elapsed() >= PATIENCE);
         self.set_timer(false);
     }
 
@@ -95,9 +97,8 @@ impl Tracer {
     }
 
     /// Does what the protocol asks for until it has nothing more to ask or changes from stopping to letting go.
-    fn run(&mut self, deadline: Instant) {
+    fn run(&mut self, is_over: impl Fn(&Self) -> bool) {
         let failed_before = self.protocol.failure().is_some();
-        let mut waits = 0;
         loop {
             let request = self.protocol.next_request();
             if matches!(request, Request::AllStopped | Request::Finished) {
@@ -107,9 +108,8 @@ impl Tracer {
             if self.protocol.failure().is_some() && !failed_before {
                 return;
             }
-            let is_wait = matches!(request, Request::Wait(_) | Request::List | Request::Count);
-            waits += u32::from(is_wait);
-            if is_wait && waits >= WAITS_MIN && Instant::now() >= deadline {
+            let waits = matches!(request, Request::Wait(_) | Request::List | Request::Count);
+            if waits && is_over(self) {
                 self.protocol.give_up();
             }
         }

@@ -4,6 +4,7 @@
 use super::process::{address_space_exists, find_living_thread};
 use super::system_call;
 use super::tracer::{Traced, Tracer};
+use crate::format::wait_status::WaitStatus;
 use crate::{Registers, StopError};
 use nix::libc;
 use nix::unistd::gettid;
@@ -150,7 +151,7 @@ fn reach_standstill(
     limits: Limits,
 ) -> Result<Standstill, StopError> {
     let entered = Instant::now();
-    let outcome = tracer.stop(entered + limits.reach_max).and_then(|()| {
+    let outcome = tracer.stop(limits.reach_max).and_then(|()| {
         if !address_space_exists(memory_file) {
             return Err(StopError::Executed { pid });
         }
@@ -197,17 +198,21 @@ fn await_report(
     /// What the tracing thread itself may take beyond its limit, letting go included.
     const GRACE: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(5);
-    let began = Instant::now();
+    let mut progressed = Instant::now();
     let mut attaching_before = 0;
     loop {
         match reports.recv_timeout(TICK) {
             Ok(report) => return Some(report),
             Err(RecvTimeoutError::Disconnected) => return Some(Err(StopError::Gone { pid })),
-            Err(RecvTimeoutError::Timeout) if began.elapsed() >= limits.reach_max + GRACE => return None,
+            Err(RecvTimeoutError::Timeout) if progressed.elapsed() >= limits.reach_max + GRACE => {
+                return None;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 let attaching_now = attaching.load(Ordering::Relaxed);
-                // In the same call for so long: it is held up.
-                if attaching_now % 2 == 1 && attaching_now == attaching_before {
+                if attaching_now != attaching_before {
+                    progressed = Instant::now();
+                } else if attaching_now % 2 == 1 {
+                    // In the same call for so long: it is held up.
                     take_note_of_ended(pid);
                 }
                 attaching_before = attaching_now;
@@ -219,10 +224,18 @@ fn await_report(
 /// A thread that executes a program waits in the kernel until its siblings have ended and their tracer has taken note. Attaching
 /// to it waits until it has executed the program. So a tracer that attaches just then would wait for itself; another thread
 /// of this tool has to take note for it. (Linux, `ptrace_attach` and `de_thread`: `cred_guard_mutex`.)
+///
+/// Only of those that have ended: the kernel tells a tracer of stops too, whatever it asks for (Linux, `wait_task_stopped` in
+/// kernel/exit.c), and a stop that was taken note of here would never reach the tracing thread.
 fn take_note_of_ended(pid: i32) {
+    let flags = libc::WEXITED | libc::WNOHANG;
+    let has_ended = |tid: i32| {
+        let looked = system_call::wait_for(tid, flags | libc::WNOWAIT);
+        matches!(looked, Ok(Some((code, status))) if WaitStatus::decode(code, status) == WaitStatus::Ended)
+    };
     let tids = super::threads::list(pid).unwrap_or_default();
-    for tid in tids.into_iter().filter(|&tid| tid != pid) {
-        let _ = system_call::wait_for(tid, libc::WEXITED | libc::WNOHANG);
+    for tid in tids.into_iter().filter(|&tid| tid != pid && has_ended(tid)) {
+        let _ = system_call::wait_for(tid, flags);
     }
 }
 
