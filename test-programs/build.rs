@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
         link_measures(&programs.join("measure"))?;
     }
+    link_stacks(&programs.join("stacks"))?;
     // Where jemalloc is malloc in the C library, there is no package of it.
     let Some(root) = env::var_os("DEP_JEMALLOC_ROOT") else {
         return Ok(());
@@ -54,6 +55,21 @@ fn link_measures(sources: &Path) -> Result<(), Box<dyn Error>> {
     one("bulk-read.c", "BULK_READ", &[])?;
     one("spent.c", "SPENT", &[])?;
     one("heartbeat.c", "HEARTBEAT", &["-shared".as_ref(), "-fPIC".as_ref()])
+}
+
+/// The programs with known stacks, with every kind of call frame information.
+fn link_stacks(sources: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", sources.display());
+    let shapes = [sources.join("shapes.cc")];
+    link_files(cc::Build::new().cpp(true).std("gnu++17"), &shapes, "SHAPES", &[])?;
+    let one = |name: &str, arguments: &[&str]| {
+        let arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        link_files(cc::Build::new().std("gnu11"), &[sources.join("calls.c")], name, &arguments)
+    };
+    one("CALLS", &["-fomit-frame-pointer"])?;
+    one("CALLS_WITHOUT_HDR", &["-fomit-frame-pointer", "-Wl,--no-eh-frame-hdr"])?;
+    one("CALLS_DEBUG_FRAME", &["-fomit-frame-pointer", "-fno-asynchronous-unwind-tables"])?;
+    one("CALLS_FRAME_POINTER", &["-g0", "-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables"])
 }
 
 fn link_files(

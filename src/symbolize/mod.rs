@@ -118,11 +118,19 @@ impl NamedModule<'_> {
             names.push(Name::default());
         }
         if let Some(outermost) = names.last_mut()
-            && outermost.function.is_none()
+            && outermost.function.as_deref().is_none_or(is_bare)
         {
             let symbols = self.symbols.get_or_init(|| SymbolTable::of(self.files.images(self.module)));
-            outermost.function = symbols.name_at(address).map(demangle::demangle);
+            let symbol = symbols.name_at(address).map(demangle::demangle);
+            let whole = symbol.clone().filter(|name| !is_bare(name));
+            outermost.function = whole.or_else(|| outermost.function.take()).or(symbol);
         }
         names
     }
+}
+
+/// Whether a function's name lacks its namespaces: compilers give functions of one file no other in debug
+/// information, while the symbol table has the whole.
+fn is_bare(function: &str) -> bool {
+    !function.contains("::") && !function.contains('(')
 }

@@ -54,8 +54,10 @@ impl SymbolTable {
         let start = symbol.address();
         let stated_end = if symbol.size() > 0 { start.checked_add(symbol.size()) } else { None };
         let Some(end) = stated_end.or_else(|| section_end(file, symbol)) else { return };
-        let rank =
-            u8::from(symbol.size() > 0) * 4 + u8::from(symbol.is_global()) * 2 + u8::from(!symbol.is_weak());
+        let rank = u8::from(symbol.size() > 0) * 8
+            + u8::from(symbol.is_global()) * 4
+            + u8::from(!symbol.is_weak()) * 2
+            + u8::from(!name.starts_with('_'));
         let name_start = self.names.len();
         self.names.push_str(name);
         self.entries.push(Entry { start, end, rank, name_start, name_len: name.len() });

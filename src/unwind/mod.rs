@@ -121,6 +121,12 @@ impl<'m> Unwinder<'m> {
                 Ok(caller) => caller,
                 Err(end) => return end,
             };
+            if !caller.is_caller
+                && let Some(last) = frames.last_mut()
+            {
+                // A handler returns here without having been called from here.
+                last.is_caller = false;
+            }
             if caller.program_counter == 0 {
                 return End::ThreadStart;
             }

@@ -10,6 +10,21 @@ pub use jemalloc::{
     JemallocProgram, Language, ProgramsError, jemalloc_programs, jemalloc_programs_with_assertions,
 };
 
+/// One thread at rest in each shape of stack that C++ compilers make; prints `ready`.
+pub const SHAPES: &str = env!("SHAPES");
+
+/// Stacks of C, with `.eh_frame` and its table for searching; prints `ready`.
+pub const CALLS: &str = env!("CALLS");
+
+/// The same without that table.
+pub const CALLS_WITHOUT_HDR: &str = env!("CALLS_WITHOUT_HDR");
+
+/// The same with `.debug_frame` alone.
+pub const CALLS_DEBUG_FRAME: &str = env!("CALLS_DEBUG_FRAME");
+
+/// The same with nothing but frame pointers.
+pub const CALLS_FRAME_POINTER: &str = env!("CALLS_FRAME_POINTER");
+
 /// The C ledger on whatever malloc it meets: the C library's, or a preloaded one.
 pub const LEDGER: &str = env!("LEDGER");
 
