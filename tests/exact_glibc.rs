@@ -208,6 +208,27 @@ fn a_heap_that_is_too_large_for_the_pause() {
 }
 
 #[test]
+fn a_heap_that_was_written_over() {
+    let mut ledger = Ledger::start(LEDGER, &["--threads", "1"]);
+    ledger.command("grow 3000 1000");
+    ledger.command("grow 3000 1100");
+    let table = ledger.usable_sizes();
+    let answer = ledger.command("overflow 1 1000");
+    let culprit: u64 = answer.trim().rsplit_once("last=").expect("its address").1.parse().expect("a number");
+    let victim = culprit + table[&culprit] - 8;
+    let taken = snapshot(ledger.pid(), AMPLE);
+    let (_, allocator) = glibc(&taken);
+    assert!(!allocator.complete && !allocator.verified);
+    let [damage] = allocator.anomalies.as_slice() else { panic!("{:?}", allocator.anomalies) };
+    assert_eq!(damage.address, victim, "{}", damage.what);
+    let last_good = format!("the last good chunk is {:#x} of {} bytes", culprit - 16, table[&culprit] + 8);
+    assert!(damage.what.contains(&last_good), "{}", damage.what);
+    let live = live_blocks(&taken);
+    let missing: Vec<&u64> = table.keys().filter(|address| !live.contains_key(address)).collect();
+    assert_eq!(missing, [&(victim + 16)], "only the block whose size was written over is lost");
+}
+
+#[test]
 fn a_large_heap_under_load() {
     let mut ledger = Ledger::start(LEDGER, &["--threads", "3"]);
     ledger.command("grow 150000 500 1");

@@ -29,6 +29,11 @@ impl AddressSpace<'_> {
         self.mapping(address).is_some_and(|mapping| mapping.kind == MappingKind::Heap)
     }
 
+    /// Whether that heap begins at `address`.
+    pub fn starts_brk_heap(&self, address: u64) -> bool {
+        self.is_in_brk_heap(address) && self.mapping(address).is_some_and(|map| map.range.start == address)
+    }
+
     /// The mapped parts of `range`.
     pub fn mapped(&self, range: AddressRange) -> Vec<AddressRange> {
         let first = self.mappings.partition_point(|mapping| mapping.range.end <= range.start);

@@ -150,6 +150,19 @@ fn write_totals(out: &mut dyn Write, page: &Page, summary: &Summary) -> io::Resu
             things(allocator.cached_blocks, "block"),
         )?;
     }
+    if summary.allocators.len() > 1 {
+        let sum = |figure: fn(&AllocatorSummary) -> u64| {
+            summary.allocators.iter().map(figure).fold(0, u64::saturating_add)
+        };
+        writeln!(
+            out,
+            "together: {} live in {}, {} thread-cached in {}",
+            bytes(sum(|allocator| allocator.live_bytes), page.sizes),
+            things(sum(|allocator| allocator.live_blocks), "block"),
+            bytes(sum(|allocator| allocator.cached_bytes), page.sizes),
+            things(sum(|allocator| allocator.cached_blocks), "block"),
+        )?;
+    }
     match summary.resident_bytes {
         Some(resident_bytes) => writeln!(out, "resident: {}", bytes(resident_bytes, page.sizes)),
         None => Ok(()),

@@ -118,6 +118,20 @@ static void obey_shrink(const struct line *line)
     order(line, traffic_shrink);
 }
 
+static void obey_overflow(const struct line *line)
+{
+    struct order order = {.count = number(line, 1, 0), .size = number(line, 2, 0)};
+    uint64_t thread = number(line, 3, 0);
+    if (thread >= workers_count()) {
+        say_error("no such thread");
+        return;
+    }
+    worker_run((unsigned)thread, traffic_overflow, &order);
+    text_string(&answer, "ok");
+    say_field("blocks", order.done);
+    say_field("last", (uint64_t)(uintptr_t)order.last);
+}
+
 static void obey_start(const struct line *line)
 {
     (void)line;
@@ -329,6 +343,7 @@ static const struct command {
     {"destroy", 2, false, obey_destroy},
     {"tcache", 1, false, obey_tcache},
     {"purge", 1, false, obey_purge},
+    {"overflow", 3, true, obey_overflow},
     {"break", 2, false, obey_break},
     {"spawner", 2, false, obey_spawner},
     {"fork", 3, true, obey_fork},

@@ -3,6 +3,7 @@
 #include "heap.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 static const size_t sizes[] = {
     1,     7,     8,     9,     15,    16,    17,    24,    32,     33,     48,     64,      65,      80,      96,
@@ -83,6 +84,22 @@ void traffic_shrink(struct worker *worker, void *argument)
             continue;
         heap_release(blocks_take(worker->blocks, position).address);
         order->done++;
+    }
+}
+
+void traffic_overflow(struct worker *worker, void *argument)
+{
+    struct order *order = argument;
+    const uint64_t garbage = 0x4242424242424242;
+    order->done = 0;
+    for (size_t position = worker->blocks->count; position-- > 0 && order->done < order->count;) {
+        struct block *block = blocks_at(worker->blocks, position);
+        if (block->kind != BLOCK_HEAP || block->size != order->size)
+            continue;
+        size_t usable = heap_usable_size(block->address);
+        memcpy((char *)block->address + usable, &garbage, sizeof garbage);
+        order->done++;
+        order->last = block->address;
     }
 }
 

@@ -66,14 +66,13 @@ fn score(record: &[u8], space: AddressSpace<'_>, fields: ParameterLayout, top: O
     let n_mmaps_max = u32_at(record, usize::try_from(fields.n_mmaps_max).ok()?)?;
     let defaults =
         u32::from(arena_test == ARENA_TEST_DEFAULT) + u32::from(n_mmaps_max == N_MMAPS_MAX_DEFAULT);
-    if defaults == 0 {
-        return None;
-    }
     let found = Parameters::parse(&fields, record)?;
     let begins_heap = match top {
         Some(_) if found.sbrk_base == 0 || !space.holds_records(found.sbrk_base) => return None,
+        // A program that changed both defaults is known by the exact beginning of its heap alone.
+        Some(_) if defaults == 0 && !space.starts_brk_heap(found.sbrk_base) => return None,
         Some(_) => u32::from(space.is_in_brk_heap(found.sbrk_base)) * 2,
-        None if found.sbrk_base != 0 => return None,
+        None if defaults == 0 || found.sbrk_base != 0 => return None,
         None => 0,
     };
     let counts_agree = found.n_mmaps == 0 || found.mmapped_bytes > 0;
