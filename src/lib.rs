@@ -9,6 +9,7 @@
 //! needs a system call is in `heaptap-platform`.
 
 pub mod allocator;
+pub mod attribution;
 pub mod arch;
 pub mod capture;
 pub mod census;
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod growth;
 pub mod memory;
 pub mod module;
+pub mod recording;
 pub mod report;
 pub mod snapshot;
 pub mod stacks;

@@ -134,6 +134,11 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     fn records_hold_data(&self) -> bool {
         false
     }
+    /// Words of threads' caches that tell allocations and frees of one class by one thread; none where the allocator
+    /// has none that can be told from outside.
+    fn cache_heads(&self, _memory: &dyn Memory, _threads: &[ThreadPointer]) -> Vec<CacheHead> {
+        Vec::new()
+    }
     /// Words of 32 bits that are not zero while the allocator changes its records.
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64>;
     /// Whether a thread is where the allocator changes its records without a lock; then a stop is to be tried anew.
@@ -142,6 +147,20 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     }
     /// Visits every block; delivers runs and blocks to `sink`.
     fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome;
+}
+
+/// A pointer to the next block that a thread takes from its cache of one size class. It goes one word up with each
+/// allocation of that class by that thread, and one word down with each free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheHead {
+    /// The thread.
+    pub tid: i32,
+    /// Address of the pointer.
+    pub address: u64,
+    /// Usable bytes of the blocks.
+    pub block_bytes: u64,
+    /// Where it may point to: the stack of cached blocks, one word a block, and its end when there is none.
+    pub stack: AddressRange,
 }
 
 /// What an allocator may know of a stopped thread.

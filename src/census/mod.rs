@@ -7,7 +7,7 @@ mod residency;
 
 pub use residency::{Residency, ResidencyError};
 
-use crate::allocator::{Allocator, Claim, ClaimKind, Overhead, Provenance, WalkOutcome};
+use crate::allocator::{Allocator, CacheHead, Claim, ClaimKind, Overhead, Provenance, WalkOutcome};
 use crate::capture::Capture;
 use crate::snapshot::schema::{
     self, AddressSpaceRow, AllocatorSummary, ClassRow, LiveBound, ResidentRow, SCHEMA, Shard, Summary,
@@ -34,6 +34,8 @@ pub struct Walked {
     pub liveness: Liveness,
     /// Present bytes of its records.
     pub metadata_bytes: u64,
+    /// Words of threads' caches that tell allocations and frees.
+    pub cache_heads: Vec<CacheHead>,
 }
 
 impl Walked {
@@ -58,6 +60,7 @@ impl Walked {
             metadata_bytes: outcome.metadata_bytes.unwrap_or(copied_bytes),
             outcome,
             liveness,
+            cache_heads: allocator.cache_heads(&capture.memory, &capture.thread_pointers()),
         }
     }
 

@@ -22,8 +22,8 @@ use self::arena::Arena;
 use self::classes::SizeClasses;
 use self::layout::{Layout, Version};
 use self::rtree::{Leaf, Rtree};
-use self::tcache::{Caches, Places, Source};
-use super::{Allocator, Provenance, Sink, ThreadPointer, WalkOutcome};
+use self::tcache::{Caches, Places, Source, StackHead};
+use super::{Allocator, CacheHead, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
 use std::collections::BTreeSet;
@@ -152,6 +152,24 @@ impl Allocator for Jemalloc {
         }
         ranges.extend(caches.ranges);
         ranges
+    }
+
+    fn cache_heads(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<CacheHead> {
+        let heads = self.caches(memory, &self.arenas(memory), threads).heads;
+        // A thread's data lies in its static storage, which ends at its thread pointer.
+        let owner = |address: u64| {
+            let distance = |thread: &&ThreadPointer| thread.thread_pointer.wrapping_sub(address);
+            threads.iter().filter(|thread| distance(thread) < THREAD_STORAGE_BYTES).min_by_key(distance)
+        };
+        let head = |head: &StackHead| {
+            Some(CacheHead {
+                tid: owner(head.address)?.tid,
+                address: head.address,
+                block_bytes: self.classes.size_bytes(head.szind)?,
+                stack: head.stack,
+            })
+        };
+        heads.iter().filter_map(head).collect()
     }
 
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64> {

@@ -59,6 +59,19 @@ pub struct Caches {
     pub own: Vec<(u64, &'static str)>,
     /// Lists that did not close, bins that make no sense.
     pub broken: Vec<u64>,
+    /// Bins of which one word, the head of the stack, moves with each allocation and each free.
+    pub heads: Vec<StackHead>,
+}
+
+/// The head of a cache bin's stack; 5.3 and later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackHead {
+    /// Its address.
+    pub address: u64,
+    /// The size class of the bin.
+    pub szind: u64,
+    /// The stack that it points into; it points behind it when the bin is empty.
+    pub stack: AddressRange,
 }
 
 /// Where caches may be looked for.
@@ -262,15 +275,15 @@ impl Gather<'_> {
         let Some(bytes) = self.array(start, count.min(u64::from(tcache.bins_max))) else { return };
         // The first stack begins behind one word that is never used.
         let mut last_end = stacks.map_or(0, |stacks| stacks.wrapping_add(8));
-        for (szind, bin) in (0..).zip(bytes.chunks_exact(24)) {
-            if !self.low_bits_bin(bin, szind, &mut last_end) {
+        for ((szind, bin), address) in (0..).zip(bytes.chunks_exact(24)).zip((start..).step_by(24)) {
+            if !self.low_bits_bin(bin, szind, address, &mut last_end) {
                 break;
             }
         }
     }
 
     /// One bin; `false` once what follows is no bin any more.
-    fn low_bits_bin(&mut self, bin: &[u8], szind: u64, last_end: &mut u64) -> bool {
+    fn low_bits_bin(&mut self, bin: &[u8], szind: u64, address: u64, last_end: &mut u64) -> bool {
         let (Some(head), Some(full), Some(empty)) = (u64_at(bin, 0), u16_at(bin, 18), u16_at(bin, 20)) else {
             return false;
         };
@@ -295,6 +308,7 @@ impl Gather<'_> {
         let bound = self.stack_bound(bin, *last_end, end);
         *last_end = end;
         self.want(full, room_bytes);
+        self.caches.heads.push(StackHead { address, szind, stack: AddressRange { start: full, end } });
         self.items(head, cached_bytes / 8, szind);
         // Freed blocks that a build with detection of late uses keeps below the stack.
         if let Some(bound) = bound.filter(|bound| *bound < full && (full - bound) / 8 <= ITEMS_MAX) {

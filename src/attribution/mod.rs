@@ -1,0 +1,210 @@
+//! Attribution: growth, known exactly, divided among the stacks whose sampled blocks stay.
+//!
+//! A stack is blamed for the part of its samples that stay, not for their number: of a site whose blocks come and go, a
+//! sampled place holds by chance what another site has put there since, and that chance is the same for all such sites.
+//! It is taken off. Growth is told apart by size class and shape of content, because blocks that live long stay as well as
+//! leaked ones do: only what grows is divided.
+
+use crate::recording::Shape;
+use std::collections::BTreeMap;
+
+/// Fewest samples of a site that can be judged.
+const SAMPLES_MIN: u32 = 3;
+/// Standard errors of a 95 % interval.
+const SIGMAS: f64 = 1.96;
+
+/// What became of one sampled allocation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evidence {
+    /// Usable bytes of the block.
+    pub block_bytes: u64,
+    /// Who allocated it.
+    pub site: usize,
+    /// Allocations a second that it stands for.
+    pub weight: f64,
+    /// It was allocated long enough before the end to be judged.
+    pub is_old: bool,
+    /// It was still the same block at the end, of this shape.
+    pub stayed: Option<Shape>,
+}
+
+/// Growth of the blocks of one class and shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grown {
+    /// Usable bytes of a block.
+    pub block_bytes: u64,
+    /// What they look like.
+    pub shape: Shape,
+    /// Blocks.
+    pub delta_blocks: f64,
+}
+
+/// What one site made of the growth of one class and shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// Who.
+    pub site: usize,
+    /// Of what.
+    pub block_bytes: u64,
+    /// Of what it looks like.
+    pub shape: Shape,
+    /// Blocks grown.
+    pub delta_blocks: f64,
+    /// Part of the growth of its class, with its 95 % interval.
+    pub share: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Samples of the site in the class.
+    pub samples: u32,
+    /// Of those that could be judged, the part that stays.
+    pub stay_ratio: f64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct SiteTally {
+    samples: u32,
+    weight: f64,
+    old: u32,
+    stayed: u32,
+    chance: f64,
+}
+
+impl SiteTally {
+    fn ratio(&self) -> f64 {
+        f64::from(self.stayed) / f64::from(self.old.max(1))
+    }
+
+    /// The part that stays, less what stays by chance; 0 where that explains it.
+    fn own_ratio(&self) -> f64 {
+        let (low, _) = wilson(f64::from(self.stayed), f64::from(self.old));
+        if self.old < SAMPLES_MIN || low <= self.chance {
+            return 0.0;
+        }
+        ((self.ratio() - self.chance) / (1.0 - self.chance)).clamp(0.0, 1.0)
+    }
+
+    fn kept(&self) -> f64 {
+        self.weight * self.own_ratio()
+    }
+}
+
+/// Divides each growth among sites. What no site is found for is in no share.
+pub fn divide(evidence: &[Evidence], grown: &[Grown]) -> Vec<Share> {
+    let mut shares = Vec::new();
+    for growth in grown {
+        let sites = tally(evidence, growth);
+        let all: f64 = sites.values().map(SiteTally::kept).sum();
+        if all <= 0.0 {
+            continue;
+        }
+        // Samples that speak of this growth: those that stay of sites that are not explained by chance.
+        let speaking: f64 =
+            sites.values().filter(|tally| tally.kept() > 0.0).map(|tally| f64::from(tally.stayed)).sum();
+        let class_delta: f64 = grown
+            .iter()
+            .filter(|other| other.block_bytes == growth.block_bytes)
+            .map(|other| other.delta_blocks)
+            .sum();
+        let of_class = growth.delta_blocks / class_delta.max(growth.delta_blocks);
+        for (&site, tally) in sites.iter().filter(|(_, tally)| tally.kept() > 0.0) {
+            let part = tally.kept() / all;
+            let (low, high) = wilson(part * speaking, speaking);
+            shares.push(Share {
+                site,
+                block_bytes: growth.block_bytes,
+                shape: growth.shape,
+                delta_blocks: growth.delta_blocks * part,
+                share: part * of_class,
+                low: low * of_class,
+                high: high * of_class,
+                samples: tally.samples,
+                stay_ratio: tally.ratio(),
+            });
+        }
+    }
+    let bytes = |share: &Share| share.delta_blocks * share.block_bytes as f64;
+    shares.sort_by(|one, other| bytes(other).total_cmp(&bytes(one)));
+    shares
+}
+
+/// The samples of a growth by site, with the chance that a place holds such a block by chance.
+fn tally(evidence: &[Evidence], growth: &Grown) -> BTreeMap<usize, SiteTally> {
+    let mut sites: BTreeMap<usize, SiteTally> = BTreeMap::new();
+    for one in evidence.iter().filter(|one| one.block_bytes == growth.block_bytes) {
+        let tally = sites.entry(one.site).or_default();
+        tally.samples += 1;
+        tally.weight += one.weight;
+        tally.old += u32::from(one.is_old);
+        tally.stayed += u32::from(one.is_old && one.stayed == Some(growth.shape));
+    }
+    // Sites of which little stays are what chance looks like.
+    let ordinary = sites.values().filter(|tally| tally.ratio() < 0.3);
+    let (stayed, old) = ordinary.fold((0, 0), |(stayed, old), one| (stayed + one.stayed, old + one.old));
+    let (_, chance) = wilson(f64::from(stayed), f64::from(old));
+    let chance = if old == 0 { 0.0 } else { chance.min(0.3) };
+    for tally in sites.values_mut() {
+        tally.chance = chance;
+    }
+    sites
+}
+
+/// Wilson's 95 % interval of a part.
+pub fn wilson(some: f64, all: f64) -> (f64, f64) {
+    if all <= 0.0 {
+        return (0.0, 1.0);
+    }
+    let part = some / all;
+    let square = SIGMAS * SIGMAS;
+    let middle = part + square / (2.0 * all);
+    let half = SIGMAS * (part * (1.0 - part) / all + square / (4.0 * all * all)).sqrt();
+    let scale = 1.0 + square / all;
+    (((middle - half) / scale).max(0.0), ((middle + half) / scale).min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(site: usize, count: u32, stayed: u32) -> Vec<Evidence> {
+        (0..count)
+            .map(|index| Evidence {
+                block_bytes: 112,
+                site,
+                weight: 1.0,
+                is_old: true,
+                stayed: (index < stayed).then(Shape::default),
+            })
+            .collect()
+    }
+
+    fn grown() -> [Grown; 1] {
+        [Grown { block_bytes: 112, shape: Shape::default(), delta_blocks: 1000.0 }]
+    }
+
+    #[test]
+    fn a_busy_site_whose_blocks_stay_by_chance_is_not_blamed() {
+        // The busy site has more blocks that stayed than the leaking one has samples.
+        let all = [evidence(0, 4000, 120), evidence(1, 2500, 70), evidence(2, 60, 59)].concat();
+        let shares = divide(&all, &grown());
+        assert_eq!(shares.iter().map(|share| share.site).collect::<Vec<_>>(), [2]);
+        assert!((shares[0].delta_blocks - 1000.0).abs() < 1e-6);
+        assert!(shares[0].low > 0.9 && shares[0].high > 0.999, "{shares:?}");
+    }
+
+    #[test]
+    fn two_leaks_share_as_their_samples_do() {
+        let all = [evidence(0, 3000, 10), evidence(1, 300, 300), evidence(2, 100, 100)].concat();
+        let shares = divide(&all, &grown());
+        assert_eq!(shares.iter().map(|share| share.site).collect::<Vec<_>>(), [1, 2]);
+        assert!((shares[0].share - 0.75).abs() < 1e-6, "{shares:?}");
+        assert!(shares[0].low < 0.75 && 0.75 < shares[0].high);
+    }
+
+    #[test]
+    fn without_a_site_that_keeps_nothing_is_attributed() {
+        assert_eq!(divide(&evidence(0, 500, 9), &grown()), []);
+        assert_eq!(divide(&[], &grown()), []);
+    }
+}
