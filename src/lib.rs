@@ -9,8 +9,8 @@
 //! needs a system call is in `heaptap-platform`.
 
 pub mod allocator;
-pub mod attribution;
 pub mod arch;
+pub mod attribution;
 pub mod capture;
 pub mod census;
 pub mod cli;

@@ -5,7 +5,7 @@
 #[cfg(feature = "demo")]
 use super::demo;
 use super::exit::Exit;
-use super::{capture, diff, duration, generate, info, snap, stacks, symbolize, watch};
+use super::{capture, diff, duration, generate, info, record, snap, stacks, symbolize, watch};
 use crate::report::rollup::Grouping;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::time::Duration;
@@ -41,6 +41,7 @@ pub enum Command {
     Snap(snap::SnapArgs),
     Diff(diff::DiffArgs),
     Watch(watch::WatchArgs),
+    Record(record::RecordArgs),
     Capture(capture::CaptureArgs),
     Stacks(stacks::StacksArgs),
     Symbolize(symbolize::SymbolizeArgs),

@@ -2,8 +2,11 @@
 
 use super::exit::Exit;
 use crate::growth::GrowthError;
+use crate::recording::RecordingError;
+use crate::recording::session::SessionError;
 use crate::snapshot::SnapshotError;
 use crate::target::TargetError;
+use heaptap_platform::SamplerError;
 use std::io::{self, Write};
 
 /// A failure of a command; each has an exit code and, where there is one, a next thing to do.
@@ -29,6 +32,9 @@ pub enum Failure {
     /// The moments cannot be compared.
     #[error(transparent)]
     Growth(#[from] GrowthError),
+    /// Nothing could be sampled.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     /// A snapshot file cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -58,6 +64,16 @@ pub enum Failure {
     Signals(#[source] io::Error),
 }
 
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Target(error) => Self::Target(error),
+            SessionError::Growth(error) => Self::Growth(error),
+            SessionError::Recording(error) => Self::Recording(error),
+        }
+    }
+}
+
 impl Failure {
     /// The next thing to do.
     pub fn hint(&self) -> Option<String> {
@@ -71,6 +87,8 @@ impl Failure {
             #[cfg(feature = "demo")]
             Self::Server(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),
+            Self::Recording(RecordingError::Sampler(error)) => error.hint().map(str::to_owned),
+            Self::Recording(_) => Some("`heaptap watch` tells what grows, without stacks".to_owned()),
             Self::Terminal(_) => Some("pipe the output through cat: then it is plain lines".to_owned()),
             Self::Unreadable { .. } => Some(
                 "give the output of `heaptap stacks --json`, lines with `module+0xoffset`, or an ELF file with --file"
@@ -91,6 +109,9 @@ impl Failure {
                 Exit::WrongUse
             }
             Self::Growth(_) => Exit::BadInput,
+            Self::Recording(RecordingError::Sampler(SamplerError::Gone { .. })) => Exit::Gone,
+            Self::Recording(RecordingError::Sampler(SamplerError::NotPermitted { .. })) => Exit::NotPermitted,
+            Self::Recording(_) => Exit::Unsupported,
             Self::Snapshot(SnapshotError::Occupied { .. }) => Exit::WrongUse,
             Self::Snapshot(_) => Exit::BadInput,
             Self::Report(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,

@@ -17,6 +17,7 @@ pub mod info;
 pub mod interrupt;
 mod moment;
 mod progress;
+pub mod record;
 pub mod setting;
 pub mod snap;
 pub mod stacks;
@@ -65,6 +66,7 @@ fn run(command: Command, setting: &Setting, out: &mut dyn Write) -> Result<Exit,
         Command::Snap(args) => args.run(setting, out),
         Command::Diff(args) => args.run(setting, out),
         Command::Watch(args) => args.run(setting, out),
+        Command::Record(args) => args.run(setting, out),
         Command::Capture(args) => args.run(setting, out),
         Command::Stacks(args) => args.run(setting, out),
         Command::Symbolize(args) => args.run(setting, out),

@@ -78,7 +78,8 @@ impl PcTable {
         }
         // The block stood where the word pointed before; it stands there until the next free.
         let slot = word.and_then(|word| word.checked_sub(head.stack.start + 8)).map(|offset| offset / 8);
-        let popped = slot.and_then(|slot| stack.get(usize::try_from(slot).ok()?)).copied().filter(|b| *b != 0);
+        let popped =
+            slot.and_then(|slot| stack.get(usize::try_from(slot).ok()?)).copied().filter(|b| *b != 0);
         let general = hit.registers.general();
         let found = popped.and_then(|block| Some((block, general.iter().position(|value| *value == block)?)));
         if let Some((block, register)) = found {
@@ -89,9 +90,9 @@ impl PcTable {
         }
         let usual = votes.block_in.iter().enumerate().max_by_key(|(_, count)| **count);
         match usual {
-            Some((register, 1..)) => general
-                .get(register)
-                .map_or(HitKind::Unknown, |block| HitKind::Allocation { block: *block }),
+            Some((register, 1..)) => {
+                general.get(register).map_or(HitKind::Unknown, |block| HitKind::Allocation { block: *block })
+            }
             _ => HitKind::Unknown,
         }
     }

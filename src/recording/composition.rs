@@ -78,7 +78,9 @@ pub fn compositions(
 /// Whether a block is live in a table.
 pub fn is_live(table: &Liveness, block: u64) -> bool {
     let runs = &table.runs;
-    let Some(index) = runs.address.partition_point(|start| *start <= block).checked_sub(1) else { return false };
+    let Some(index) = runs.address.partition_point(|start| *start <= block).checked_sub(1) else {
+        return false;
+    };
     let Some(run) = runs.view(index..index + 1).next() else { return false };
     let Some(class) = table.run_classes.get(usize::from(run.class)) else { return false };
     let offset = block - run.address;

@@ -104,7 +104,10 @@ mod tests {
     #[test]
     fn shapes_tell_pointers_text_and_numbers() {
         let text = u64::from_le_bytes(*b"GET /ind");
-        assert_eq!(content(&[0x7f00_0000_1000, 12, text, u64::MAX, 1]).shape().to_string(), "ptr int text data");
+        assert_eq!(
+            content(&[0x7f00_0000_1000, 12, text, u64::MAX, 1]).shape().to_string(),
+            "ptr int text data"
+        );
         assert_eq!(content(&[0, 12]).shape().to_string(), "0 int");
     }
 }

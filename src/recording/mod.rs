@@ -7,8 +7,12 @@
 
 mod arm;
 mod budget;
+mod composition;
 pub mod content;
+pub mod names;
 mod recorder;
+pub mod schema;
+pub mod session;
 mod store;
 
 pub use arm::{HitKind, PcTable};

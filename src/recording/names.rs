@@ -52,7 +52,8 @@ impl<'a> Names<'a> {
     pub fn name(&self, frame: &Frame) -> NamedFrame {
         let address = frame.lookup_address();
         let trust = frame.trust.name().to_owned();
-        let Some((module, symbols)) = self.modules.iter().find(|(module, _)| module.range.contains(address)) else {
+        let Some((module, symbols)) = self.modules.iter().find(|(module, _)| module.range.contains(address))
+        else {
             return NamedFrame { offset: address, trust, ..NamedFrame::default() };
         };
         let build_id = module.image.as_ref().and_then(|image| image.build_id());

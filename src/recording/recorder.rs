@@ -9,7 +9,8 @@ use crate::memory::{Fault, Memory, MemoryExt};
 use crate::module::Module;
 use crate::unwind::{Frame, Unwinder};
 use heaptap_platform::{
-    AddressRange, Aim, Architecture, Hit, Process, SamplerError, ThreadSampler, sampler_clock_ns,
+    AddressRange, Aim, Architecture, Hit, Process, SamplerError, ThreadPriority, ThreadSampler,
+    sampler_clock_ns,
 };
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,7 +22,9 @@ const HITS_WANTED: u64 = 5;
 /// Bytes that one record has besides the stack.
 const RECORD_LEN_BYTES: u64 = STACK_LEN_BYTES as u64 + 200;
 /// Longest time to stay armed after the first hit.
-const TRAIL: Duration = Duration::from_micros(150);
+const TRAIL: Duration = Duration::from_millis(4);
+/// Time between two looks for further hits once they have proved rare.
+const NAP: Duration = Duration::from_micros(30);
 /// Longest time to spin for the first hit, and then to sleep for it.
 const SPIN: Duration = Duration::from_micros(150);
 const SLEEP: Duration = Duration::from_millis(3);
@@ -153,6 +156,11 @@ impl<'a> Recorder<'a> {
         self.classes = classes;
     }
 
+    /// The name of a thread, unless it has ended.
+    pub fn thread_name(&self, tid: i32) -> Option<String> {
+        self.process.thread_name(tid)
+    }
+
     /// What sampling has cost.
     pub const fn budget(&self) -> &Budget {
         &self.budget
@@ -211,11 +219,14 @@ impl<'a> Recorder<'a> {
     fn arm(&mut self, head: &CacheHead) -> Result<(), SamplerError> {
         let mut sampler = self.sampler(head)?;
         let before = sampler.hit_count()?;
+        // Whoever is put aside while the breakpoint is enabled lets the target run into it again and again.
+        let raised = ThreadPriority::raise();
         let begun = Instant::now();
         sampler.enable()?;
         let seen = wait_for_hits(&sampler, begun);
         sampler.disable()?;
         let armed = begun.elapsed();
+        drop(raised);
         let hits = sampler.take();
         let count = sampler.hit_count()?.saturating_sub(before);
         self.samplers.insert(head.tid, (sampler, head.address));
@@ -311,9 +322,14 @@ fn wait_for_hits(sampler: &ThreadSampler, begun: Instant) -> bool {
         }
         std::hint::spin_loop();
     }
+    // What follows tells allocations from frees, and which of them were given back at once.
     let first = Instant::now();
     while sampler.waiting_len_bytes() < HITS_WANTED * RECORD_LEN_BYTES && first.elapsed() < TRAIL {
-        std::hint::spin_loop();
+        if first.elapsed() < SPIN {
+            std::hint::spin_loop();
+        } else {
+            std::thread::sleep(NAP);
+        }
     }
     true
 }

@@ -12,6 +12,7 @@ pub mod info;
 pub mod json;
 pub mod page;
 pub mod quantity;
+pub mod record;
 pub mod resident;
 pub mod rollup;
 pub mod screen;

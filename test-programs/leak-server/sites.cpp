@@ -43,7 +43,7 @@ void ReadHeader::allocate()
 {
     if (count == headers.size())
         end_request();
-    headers[count++] = text_of(random, kText);
+    headers[count++] = text_of(random, 2 * kText);
     tally.born.add(1);
 }
 

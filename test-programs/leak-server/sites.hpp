@@ -47,7 +47,7 @@ struct SplitFields : Site {
 struct UserRecord {
     uint64_t visits;
     double score;
-    char country[48];
+    char country[100];
 };
 
 struct LookUpUser : Site {
@@ -72,7 +72,7 @@ struct Bid {
     virtual double price() const { return price_; }
     uint64_t campaign_;
     double price_;
-    char slot_[80];
+    char slot_[180];
 };
 
 struct MakeBid : Site {
@@ -104,7 +104,7 @@ struct QueueTask : Site {
 struct Creative {
     uint64_t id;
     double weight;
-    char markup[72];
+    char markup[280];
 };
 
 struct FetchCreative : Site {

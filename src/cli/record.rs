@@ -1,0 +1,89 @@
+//! `heaptap record`: which call stacks made what grew.
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::interrupt::Interrupt;
+use super::progress::Progress;
+use super::setting::Setting;
+use super::{duration, moment};
+use crate::recording::session::{self, Plan};
+use crate::report::{json, record};
+use crate::target::{Options, Target};
+use clap::Args;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Name the call stacks behind the growth of a process
+///
+/// Counts all blocks at the beginning and at the end, samples allocations of
+/// the size classes that grow in between, and looks at the end which sampled
+/// blocks are still there. Growth is exact; it is divided among the stacks
+/// whose blocks stay, with 95 % intervals. Stacks whose blocks come and go are
+/// not blamed, however often they are seen.
+///
+///   $ heaptap record 4121 --for 30s
+///   $ heaptap record 4121 --for 2m --budget 0.3 --folded leak.folded
+///
+/// Allocations are seen by hardware watchpoints on the heads of the thread
+/// caches, one thread at a time: nothing is patched, no symbol is needed, and
+/// the kernel removes them should heaptap be killed. Each costs the target an
+/// exception; together they stay below --budget. The target is stopped only
+/// for the counts, for milliseconds, six times.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct RecordArgs {
+    /// Process id
+    #[arg(value_name = "PID")]
+    target: String,
+    /// Length of the recording
+    #[arg(long = "for", value_name = "SPAN", default_value = "30s", value_parser = duration::parse)]
+    span: Duration,
+    /// Percent of one core of the target that sampling may take
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    budget: f64,
+    /// Write also folded stacks, of which flame graphs are made, to this file
+    #[arg(long, value_name = "FILE")]
+    folded: Option<PathBuf>,
+}
+
+impl RecordArgs {
+    /// Records until the time is over or Ctrl-C.
+    pub(super) fn run(self, setting: &Setting, out: &mut dyn Write) -> Result<Exit, Failure> {
+        if moment::pid(&self.target).is_none() {
+            return Err(Failure::WrongUse {
+                what: format!("`{}` is no process id: only a running process can be recorded", self.target),
+                hint: "`heaptap diff` compares files".to_owned(),
+            });
+        }
+        if !(self.budget > 0.0 && self.budget <= 100.0) {
+            return Err(Failure::WrongUse {
+                what: format!("a budget of {} % makes no sense", self.budget),
+                hint: "give percent of one core, more than 0 and at most 100".to_owned(),
+            });
+        }
+        let interrupt = Interrupt::listen().map_err(Failure::Signals)?;
+        let _progress = Progress::begin(format!("recording process {}", self.target));
+        let plan = Plan {
+            span: self.span,
+            budget: self.budget / 100.0,
+            options: Options { residency: false, ..setting.options() },
+        };
+        let target = Target::open(&self.target)?;
+        let recording = session::record(&target, &plan, &|| interrupt.is_raised())?;
+        if let Some(path) = &self.folded {
+            let mut file = BufWriter::new(File::create(path).map_err(Failure::Report)?);
+            record::write_folded(&mut file, &recording)
+                .and_then(|()| file.flush())
+                .map_err(Failure::Report)?;
+        }
+        if setting.json {
+            json::write(out, &recording)
+        } else {
+            record::write(out, &setting.page, &recording)
+        }
+        .map_err(Failure::Report)?;
+        Ok(Exit::Done)
+    }
+}
