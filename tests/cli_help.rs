@@ -20,6 +20,7 @@ fn manual_of_every_command() {
         &["diff"],
         &["watch"],
         &["capture"],
+        &["record"],
         &["stacks"],
         &["symbolize"],
         &["generate"],

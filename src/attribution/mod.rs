@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 
 /// Fewest samples of a site that can be judged.
 const SAMPLES_MIN: u32 = 3;
+/// How much more than on the average chance may keep of one site: it depends on how soon its blocks are given back.
+const CHANCE_SPREAD: f64 = 3.0;
+/// Sites that keep less than this are not told from chance.
+const RATIO_MIN: f64 = 0.05;
 /// Standard errors of a 95 % interval.
 const SIGMAS: f64 = 1.96;
 
@@ -79,7 +83,8 @@ impl SiteTally {
     /// The part that stays, less what stays by chance; 0 where that explains it.
     fn own_ratio(&self) -> f64 {
         let (low, _) = wilson(f64::from(self.stayed), f64::from(self.old));
-        if self.old < SAMPLES_MIN || low <= self.chance {
+        let by_chance = (self.chance * CHANCE_SPREAD).max(RATIO_MIN);
+        if self.old < SAMPLES_MIN || low <= self.chance || self.ratio() <= by_chance {
             return 0.0;
         }
         ((self.ratio() - self.chance) / (1.0 - self.chance)).clamp(0.0, 1.0)

@@ -2,9 +2,12 @@
 
 use super::store::{STORE_LEN_MAX, stored_register};
 use crate::allocator::CacheHead;
-use crate::memory::{Memory, MemoryExt};
+use crate::memory::{Memory, MemoryExt, words};
 use heaptap_platform::Hit;
 use std::collections::HashMap;
+
+/// Bytes at the top of the stack that belong to the allocator.
+const NEAR_STACK_LEN_BYTES: usize = 1024;
 
 /// What one hit was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +42,11 @@ pub struct PcTable {
 impl PcTable {
     /// Tells what each hit on `head` was. `memory` is the running target's.
     pub fn classify(&mut self, head: &CacheHead, hits: &[Hit], memory: &dyn Memory) -> Vec<HitKind> {
-        let words: Vec<Option<u64>> = hits.iter().map(|hit| self.stored(head, hit, memory)).collect();
+        let stored: Vec<Option<u64>> = hits.iter().map(|hit| self.stored(head, hit, memory)).collect();
         let stack_words = usize::try_from(head.stack.len_bytes() / 8).unwrap_or(0);
         let stack = memory.read_words(head.stack.start, stack_words).unwrap_or_default();
-        let previous = std::iter::once(None).chain(words.iter().copied());
-        let steps: Vec<Option<i64>> = words
+        let previous = std::iter::once(None).chain(stored.iter().copied());
+        let steps: Vec<Option<i64>> = stored
             .iter()
             .zip(previous)
             .map(|(now, before)| Some(now.as_ref()?.wrapping_sub(before?).cast_signed()))
@@ -53,7 +56,7 @@ impl PcTable {
             votes.allocations += u32::from(*step == Some(8));
             votes.frees += u32::from(*step == Some(-8));
         }
-        let facts = hits.iter().zip(words).zip(steps);
+        let facts = hits.iter().zip(stored).zip(steps);
         facts.map(|((hit, word), step)| self.kind(head, hit, word, step, &stack)).collect()
     }
 
@@ -86,6 +89,11 @@ impl PcTable {
             if let Some(count) = votes.block_in.get_mut(register) {
                 *count += 1;
             }
+            return HitKind::Allocation { block };
+        }
+        // Code that was not optimised keeps it on the stack.
+        let near = hit.stack.get(..NEAR_STACK_LEN_BYTES).unwrap_or(&hit.stack);
+        if let Some(block) = popped.filter(|block| words(near).any(|value| value == *block)) {
             return HitKind::Allocation { block };
         }
         let usual = votes.block_in.iter().enumerate().max_by_key(|(_, count)| **count);

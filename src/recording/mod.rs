@@ -9,7 +9,6 @@ mod arm;
 mod budget;
 mod composition;
 pub mod content;
-pub mod names;
 mod recorder;
 pub mod schema;
 pub mod session;

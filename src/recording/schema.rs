@@ -1,7 +1,7 @@
 //! The public names of `heaptap/recording/1`: extended, never renamed.
 
-use super::names::NamedFrame;
 use crate::growth::Growth;
+use crate::stacks::schema::Frame;
 use serde::{Deserialize, Serialize};
 
 /// The value of [`Recording::schema`].
@@ -75,5 +75,5 @@ pub struct Site {
     /// Some of the blocks that were sampled; not all are still there.
     pub addresses: Vec<u64>,
     /// The stack, the newest frame first.
-    pub frames: Vec<NamedFrame>,
+    pub frames: Vec<Frame>,
 }

@@ -1,7 +1,6 @@
 //! A recording from its first moment to its last: counts blocks, aims at what grows, samples, judges.
 
 use super::composition::{ClassComposition, compositions, is_live};
-use super::names::{NamedFrame, Names};
 use super::recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample};
 use super::schema::{Cost, Recording, SCHEMA, Site};
 use super::{Budget, Shape};
@@ -10,6 +9,7 @@ use crate::attribution::{self, Evidence, Grown, Share};
 use crate::capture::LiveMemory;
 use crate::growth::{self, Group, Growth, GrowthError, GrowthOptions, Observation};
 use crate::snapshot::{Liveness, Snapshot};
+use crate::symbolize::{DebugFiles, Symbolizer};
 use crate::target::{Captured, Options, Target, TargetError};
 use heaptap_platform::{AddressRange, Architecture, Process, hit_cost, sampler_clock_ns};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,8 +102,10 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
         .flat_map(|class| grown_shapes(*class, delta_blocks(&growth, *class), &first_shapes, &last_shapes))
         .collect();
     let shares = attribution::divide(&evidence, &grown);
-    let mut names = Names::of(&captured.modules);
-    Ok(report(&recorder, &mut names, growth, &shares, begun.elapsed()))
+    let files: Vec<DebugFiles> =
+        captured.modules.iter().map(|module| DebugFiles::find(module, &process, false)).collect();
+    let symbolizer = Symbolizer::new(&captured.modules, &files);
+    Ok(report(&recorder, &symbolizer, growth, &shares, begun.elapsed()))
 }
 
 fn moment(captured: &Captured) -> Result<Moment, TargetError> {
@@ -249,13 +251,13 @@ fn stayed(recorder: &Recorder<'_>, liveness: &[Liveness], sample: &Sample) -> Op
 
 fn report(
     recorder: &Recorder<'_>,
-    names: &mut Names<'_>,
+    symbolizer: &Symbolizer<'_>,
     growth: Growth,
     shares: &[Share],
     elapsed: Duration,
 ) -> Recording {
     let sites: Vec<Site> =
-        shares.iter().zip(1_u32..).map(|(share, rank)| site(recorder, names, share, rank)).collect();
+        shares.iter().zip(1_u32..).map(|(share, rank)| site(recorder, symbolizer, share, rank)).collect();
     let attributed: i64 = sites.iter().map(|site| site.delta_bytes).sum();
     let grown: i64 = growth.rows.iter().map(|row| row.delta_bytes.max(0)).sum();
     Recording {
@@ -276,9 +278,9 @@ fn report(
     }
 }
 
-fn site(recorder: &Recorder<'_>, names: &mut Names<'_>, share: &Share, rank: u32) -> Site {
+fn site(recorder: &Recorder<'_>, symbolizer: &Symbolizer<'_>, share: &Share, rank: u32) -> Site {
     let frames = recorder.sites.get(share.site).map(Vec::as_slice).unwrap_or_default();
-    let frames: Vec<NamedFrame> = frames.iter().map(|frame| names.name(frame)).collect();
+    let frames = frames.iter().flat_map(|frame| symbolizer.frames(frame)).collect();
     let threads: BTreeSet<i32> =
         recorder.samples.iter().filter(|sample| sample.site == share.site).map(|sample| sample.tid).collect();
     let mut examples: Vec<u64> = recorder

@@ -2,12 +2,11 @@
 
 use super::page::{Page, Tone, harmless};
 use super::quantity::{count, delta_bytes, delta_count, size_class, span};
+use super::stacks;
 use super::table::{Align, Table};
 use crate::recording::schema::{Recording, Site};
+use crate::stacks::schema::Frame;
 use std::io::{self, Write};
-
-/// Frames of a stack that are printed unless all are asked for.
-const FRAMES_MAX: usize = 40;
 
 /// Writes the sites as a table, then each stack.
 pub fn write(out: &mut dyn Write, page: &Page, recording: &Recording) -> io::Result<()> {
@@ -75,21 +74,25 @@ fn write_stack(out: &mut dyn Write, page: &Page, site: &Site) -> io::Result<()> 
     let examples: Vec<String> = site.addresses.iter().map(|address| format!("{address:#x}")).collect();
     let title = format!("site {}", site.rank);
     writeln!(out, "{}  blocks such as {}", page.paint(Tone::Heading, &title), examples.join(", "))?;
-    let frames_max = if page.verbose { usize::MAX } else { FRAMES_MAX };
-    for frame in site.frames.iter().take(frames_max) {
-        writeln!(out, "    {}", harmless(&frame.label()))?;
-    }
-    if site.frames.len() > frames_max {
-        writeln!(out, "    and {} more", site.frames.len() - frames_max)?;
+    for (number, frame) in site.frames.iter().enumerate() {
+        writeln!(out, "{number:>4}  {}", stacks::line(page, frame))?;
     }
     Ok(())
+}
+
+/// What a flame graph calls a frame.
+fn label(frame: &Frame) -> String {
+    let place = || match (&frame.module, frame.offset) {
+        (Some(module), Some(offset)) => format!("{module}+{offset:#x}"),
+        _ => frame.address.map_or_else(|| "?".to_owned(), |address| format!("{address:#x}")),
+    };
+    harmless(&frame.function.clone().unwrap_or_else(place)).replace(';', ":")
 }
 
 /// Writes one line a site, as flame graphs are made of: frames from the oldest on, and bytes grown.
 pub fn write_folded(out: &mut dyn Write, recording: &Recording) -> io::Result<()> {
     for site in recording.sites.iter().filter(|site| site.delta_bytes > 0) {
-        let labels: Vec<String> =
-            site.frames.iter().rev().map(|frame| harmless(&frame.label()).replace(';', ":")).collect();
+        let labels: Vec<String> = site.frames.iter().rev().map(label).collect();
         writeln!(out, "{} {}", labels.join(";"), site.delta_bytes)?;
     }
     Ok(())

@@ -58,7 +58,7 @@ fn write_group(out: &mut dyn Write, page: &Page, group: &Group) -> io::Result<()
 }
 
 /// `ads::serve(int)  at src/serve.cc:41  server+0x1234`; without a name, the module with its build id.
-fn line(page: &Page, frame: &Frame) -> String {
+pub(super) fn line(page: &Page, frame: &Frame) -> String {
     let place = match (&frame.module, frame.offset) {
         (Some(module), Some(offset)) => format!("{module}+{offset:#x}"),
         _ => frame.address.map_or_else(|| "?".to_owned(), |address| format!("{address:#x}")),
