@@ -6,6 +6,7 @@
 pub mod call_frames;
 pub mod dwarf;
 pub mod image;
+pub mod loaded;
 pub mod types;
 
 pub use image::{Image, Symbol};

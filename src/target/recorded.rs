@@ -2,8 +2,9 @@
 
 use super::captured::{Captured, Contents};
 use super::{Allocators, TargetError};
+use crate::capture::CapturedMemory;
 use crate::capture::core_file::{self, CoreFile, CoreFileError, ModuleNote};
-use crate::module::{Image, Module, OpenImage};
+use crate::module::{Image, Module, OpenImage, loaded};
 use heaptap_platform::{MappedFile, Mapping, MappingKind};
 use std::cell::RefCell;
 use std::fs::File;
@@ -28,9 +29,9 @@ impl Recorded {
 
     /// Finds the allocators in what was recorded.
     pub fn captured(&self) -> Result<Captured, TargetError> {
-        let CoreFile { kind, origin, mut capture, mappings, modules: notes, auxiliary_vector } =
+        let CoreFile { kind, origin, mut capture, mappings, modules: _, auxiliary_vector } =
             self.file.clone();
-        let files = ModuleFiles::new(&notes);
+        let files = ModuleFiles::new(&self.file);
         let mut modules = Module::all(&mappings, &files);
         for module in &mut modules {
             if module.image.is_some() {
@@ -42,6 +43,7 @@ impl Recorded {
         if allocators.need_thread_pointers(&capture.memory) {
             allocators.learn_threads(&capture.memory, &capture.thread_pointers());
         }
+        capture.notes.extend(files.unchecked_note());
         capture.lacks.extend(files.into_remarks());
         Ok(Captured {
             kind: Some(kind),
@@ -69,14 +71,30 @@ fn with_what_is_missing(mut error: TargetError, lacks: &[String]) -> TargetError
 pub(super) struct ModuleFiles<'a> {
     /// The build ids that the modules had.
     notes: &'a [ModuleNote],
+    /// Where their headers may be, if nothing noted those.
+    memory: &'a CapturedMemory,
     /// What is wrong with the files found.
     remarks: RefCell<Vec<String>>,
+    /// Files that may be others than the target had.
+    unchecked: RefCell<Vec<PathBuf>>,
 }
 
 impl<'a> ModuleFiles<'a> {
-    /// The files of modules with these build ids.
-    pub(super) const fn new(notes: &'a [ModuleNote]) -> Self {
-        Self { notes, remarks: RefCell::new(Vec::new()) }
+    /// The files of the modules of a recorded target.
+    pub(super) fn new(file: &'a CoreFile) -> Self {
+        Self {
+            notes: &file.modules,
+            memory: &file.capture.memory,
+            remarks: RefCell::default(),
+            unchecked: RefCell::default(),
+        }
+    }
+
+    /// That files were not used because nothing tells which build the target had.
+    fn unchecked_note(&self) -> Option<String> {
+        let unchecked = self.unchecked.borrow();
+        let first = unchecked.first()?.display();
+        Some(format!("{} files of modules were not used, as {first}: the core has no build id", unchecked.len()))
     }
 
     /// What is wrong with the files that were looked for.
@@ -89,8 +107,16 @@ impl OpenImage for ModuleFiles<'_> {
     fn open_module(&self, mapping: &Mapping) -> Option<Image> {
         let MappingKind::File { path, .. } = &mapping.kind else { return None };
         let image = self.open_in_root(path).filter(Image::is_elf)?;
-        let wanted = self.notes.iter().find(|note| note.start == mapping.range.start)?.build_id.as_ref()?;
-        if image.build_id().as_ref() == Some(wanted) {
+        let noted = self.notes.iter().find(|note| note.start == mapping.range.start);
+        let wanted = match noted {
+            Some(note) => note.build_id.clone(),
+            None => loaded::build_id(self.memory, mapping.range.start),
+        };
+        let Some(wanted) = wanted else {
+            self.unchecked.borrow_mut().push(path.clone());
+            return None;
+        };
+        if image.build_id().as_ref() == Some(&wanted) {
             return Some(image);
         }
         self.remarks.borrow_mut().push(format!(

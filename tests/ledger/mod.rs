@@ -53,6 +53,13 @@ impl Ledger {
         Self::ready(child.id(), Some(child), Box::new(commands), Box::new(answers))
     }
 
+    /// Waits until it has ended, by whatever cause.
+    pub fn wait(mut self) {
+        if let Some(child) = &mut self.child {
+            child.wait().expect("it is a child of this process");
+        }
+    }
+
     fn ready(pid: u32, child: Option<Child>, commands: Box<dyn Write>, answers: Box<dyn Read>) -> Self {
         let (root, file) = (PathBuf::from("/"), fresh_path());
         let mut ledger = Self { pid, child, commands, answers: BufReader::new(answers), root, file };

@@ -16,7 +16,7 @@ use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Most threads that a core is believed to have.
@@ -293,41 +293,62 @@ impl Notes {
     }
 }
 
-/// The mappings that a core's segments stand for; which file each maps, the notes tell.
-///
-/// Cores keep neither inode nor device: each path gets a number of its own.
+/// The mappings that a core's segments stand for; which file each maps, the notes tell. Debuggers leave out what
+/// was never written to: such a mapping is known from the notes alone.
 fn mappings(loads: &[ProgramHeader64<LittleEndian>], files: &[MappedPath]) -> Vec<Mapping> {
-    let mut numbers: HashMap<&PathBuf, u64> = HashMap::new();
-    let mut by_start: Vec<&MappedPath> = files.iter().collect();
-    by_start.sort_by_key(|file| file.range);
+    let mut files: Vec<&MappedPath> = files.iter().collect();
+    files.sort_by_key(|file| file.range);
+    let numbers = numbers(&files);
     let mut mappings: Vec<Mapping> = Vec::with_capacity(loads.len());
     for load in loads {
         let start = load.p_vaddr(LittleEndian);
-        let end = start.saturating_add(load.p_memsz(LittleEndian));
-        let rights = load.p_flags(LittleEndian).0;
-        let index = by_start.partition_point(|file| file.range.end <= start);
-        let file = by_start.get(index).filter(|file| file.range.contains(start));
-        let (kind, file_offset, inode) = match file {
-            Some(file) => {
-                let next = numbers.len() as u64 + 1;
-                let number = *numbers.entry(&file.path).or_insert(next);
-                let kind = MappingKind::File { path: file.path.clone(), deleted: file.deleted };
-                (kind, file.file_offset.saturating_add(start - file.range.start), number)
-            }
-            None => (MappingKind::Anonymous { name: None }, 0, 0),
-        };
-        mappings.push(Mapping {
-            range: AddressRange { start, end },
-            readable: rights & elf::PF_R.0 != 0,
-            writable: rights & elf::PF_W.0 != 0,
-            executable: rights & elf::PF_X.0 != 0,
-            shared: false,
-            file_offset,
-            device: (0, 0),
-            inode,
-            kind,
-        });
+        let range = AddressRange { start, end: start.saturating_add(load.p_memsz(LittleEndian)) };
+        let index = files.partition_point(|file| file.range.end <= start);
+        let file = files.get(index).filter(|file| file.range.contains(start));
+        let right = |flag: elf::ProgramFlags| load.p_flags(LittleEndian).0 & flag.0 != 0;
+        let rights = [right(elf::PF_R), right(elf::PF_W), right(elf::PF_X)];
+        mappings.push(mapping(range, rights, file.copied(), &numbers));
     }
     mappings.sort_by_key(|mapping| mapping.range);
+    let is_known = |file: &&&MappedPath| {
+        let index = mappings.partition_point(|mapping| mapping.range.end <= file.range.start);
+        mappings.get(index).is_some_and(|mapping| mapping.range.start < file.range.end)
+    };
+    let unknown: Vec<&MappedPath> = files.iter().filter(|file| !is_known(file)).copied().collect();
+    mappings.extend(unknown.into_iter().map(|file| mapping(file.range, [true, false, true], Some(file), &numbers)));
+    mappings.sort_by_key(|mapping| mapping.range);
     mappings
+}
+
+/// A number for each path: cores keep neither inode nor device.
+fn numbers<'a>(files: &[&'a MappedPath]) -> HashMap<&'a Path, u64> {
+    let mut numbers = HashMap::new();
+    for file in files {
+        let next = numbers.len() as u64 + 1;
+        numbers.entry(file.path.as_path()).or_insert(next);
+    }
+    numbers
+}
+
+fn mapping(
+    range: AddressRange,
+    [readable, writable, executable]: [bool; 3],
+    file: Option<&MappedPath>,
+    numbers: &HashMap<&Path, u64>,
+) -> Mapping {
+    let kind = match file {
+        Some(file) => MappingKind::File { path: file.path.clone(), deleted: file.deleted },
+        None => MappingKind::Anonymous { name: None },
+    };
+    Mapping {
+        range,
+        readable,
+        writable,
+        executable,
+        shared: false,
+        file_offset: file.map_or(0, |file| file.file_offset.saturating_add(range.start - file.range.start)),
+        device: (0, 0),
+        inode: file.and_then(|file| numbers.get(file.path.as_path()).copied()).unwrap_or(0),
+        kind,
+    }
 }
