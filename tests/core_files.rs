@@ -92,11 +92,9 @@ fn assert_same_census(name: &str, live: &Summary, core: &Path) {
 #[test]
 fn cores_of_the_kernel_and_of_gcore_give_the_census_of_the_process() {
     let linked = LEDGER_STATIC.expect("built wherever jemalloc is not the C library's");
-    for (name, program, library) in [
-        ("debian", LEDGER, Some(DEBIAN_LIBRARY)),
-        ("static", linked, None),
-        ("glibc", LEDGER, None),
-    ] {
+    for (name, program, library) in
+        [("debian", LEDGER, Some(DEBIAN_LIBRARY)), ("static", linked, None), ("glibc", LEDGER, None)]
+    {
         let folder = Folder::new(name);
         let ledger = match library {
             Some(library) => Ledger::preloaded(program, library, "", &[]),

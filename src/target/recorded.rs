@@ -94,7 +94,10 @@ impl<'a> ModuleFiles<'a> {
     fn unchecked_note(&self) -> Option<String> {
         let unchecked = self.unchecked.borrow();
         let first = unchecked.first()?.display();
-        Some(format!("{} files of modules were not used, as {first}: the core has no build id", unchecked.len()))
+        Some(format!(
+            "{} files of modules were not used, as {first}: the core has no build id",
+            unchecked.len()
+        ))
     }
 
     /// What is wrong with the files that were looked for.

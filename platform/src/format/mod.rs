@@ -5,6 +5,7 @@
 //! by a value that says so.
 
 pub mod auxiliary_vector;
+pub mod freebsd_core;
 pub mod linux_core;
 pub mod maps;
 pub mod pagemap;

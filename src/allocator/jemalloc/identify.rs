@@ -168,7 +168,9 @@ impl<'a> Candidate<'a> {
                     Layout::development,
                     Layout::v5_3_1,
                     Layout::v5_3_0,
+                    Layout::v5_3_0_freebsd,
                     Layout::v5_2,
+                    Layout::v5_2_freebsd,
                     Layout::v5_1,
                     Layout::v5_0,
                 ];

@@ -216,9 +216,11 @@ impl Layout {
         match (version.major, version.minor, version.patch) {
             (5, 0, _) => vec![of(Self::v5_0), of(Self::v5_1)],
             (5, 1, _) => vec![of(Self::v5_1), of(Self::v5_2)],
-            (5, 2, _) => vec![of(Self::v5_2), of(Self::v5_3_0)],
+            (5, 2, _) => vec![of(Self::v5_2), of(Self::v5_2_freebsd), of(Self::v5_3_0)],
             (5, 3, 0) if version.commits == 0 => vec![of(Self::v5_3_0)],
-            (5, 3, 0) => vec![of(Self::v5_3_0), of(Self::v5_3_1), of(Self::development)],
+            (5, 3, 0) => {
+                vec![of(Self::v5_3_0), of(Self::v5_3_0_freebsd), of(Self::v5_3_1), of(Self::development)]
+            }
             (5, 3, 1) if version.commits == 0 => vec![of(Self::v5_3_1)],
             (5, _, _) => vec![of(Self::development), of(Self::v5_3_1)],
             _ => Vec::new(),
@@ -386,6 +388,41 @@ impl Layout {
         }
     }
 
+    /// 5.2.1 in the C library of FreeBSD 13 and 14, whose mutexes are shorter: 88 bytes (from the DWARF of objects
+    /// compiled as its release is).
+    pub fn v5_2_freebsd(build: Build) -> Self {
+        let before = Self::v5_2(build);
+        let bins = 28976;
+        Self {
+            table: "5.2 of FreeBSD",
+            rtree_root: 88,
+            arena_base: bins + 8 * build.nbins,
+            bins: BinPlaces::Pointers(bins),
+            bin_bytes: 256,
+            bin_lock: FREEBSD_LOCKED,
+            bin_curregs: 136,
+            bin_curslabs: 176,
+            base_blocks: 120,
+            ..before
+        }
+    }
+
+    /// 5.3.0 in the C library of FreeBSD 15.
+    pub fn v5_3_0_freebsd(build: Build) -> Self {
+        Self {
+            table: "5.3.0 of FreeBSD",
+            rtree_root: 96,
+            arena_base: 78648,
+            bins: BinPlaces::Flat(78664),
+            bin_bytes: 200,
+            bin_lock: FREEBSD_LOCKED,
+            bin_curregs: 112,
+            bin_curslabs: 152,
+            base_blocks: 136,
+            ..Self::v5_3_0(build)
+        }
+    }
+
     /// 5.3.1: thread cache sizes per thread, large sizes between classes, bins aligned to a cache line.
     pub fn v5_3_1(build: Build) -> Self {
         let before = Self::v5_3_0(build);
@@ -449,6 +486,9 @@ impl Layout {
 
 /// Large size classes of a 64-bit build with 4 KiB pages, for which the tables are written.
 const NLARGE: u64 = 196;
+
+/// In a mutex of FreeBSD's: the mark that it is held. The word that other systems keep there is a pointer.
+const FREEBSD_LOCKED: u64 = 80;
 
 /// What an offset behind an arena's statistics moves by if there are fewer large classes than in the tables.
 const fn behind_large_stats(offset: u64, build: Build, stride: u64) -> u64 {

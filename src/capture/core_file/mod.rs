@@ -7,6 +7,7 @@
 
 mod compressed;
 mod error;
+mod noted;
 mod notes;
 mod own_note;
 mod read;

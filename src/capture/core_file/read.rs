@@ -2,15 +2,11 @@
 
 use super::compressed::Compression;
 use super::error::CoreFileError;
-use super::own_note::{self, CaptureNote};
-use super::{CoreFile, Kind, Origin};
+use super::noted::Notes;
+use super::{CoreFile, Kind};
 use crate::capture::{Capture, CapturedMemory, Segment, Store};
-use heaptap_platform::format::auxiliary_vector::parse_auxiliary_vector;
-use heaptap_platform::format::linux_core::{self, MappedPath, ProcessStatus};
-use heaptap_platform::format::maps::parse_maps;
-use heaptap_platform::{
-    AddressRange, Architecture, MappedFile, Mapping, MappingKind, Registers, StoppedThread,
-};
+use heaptap_platform::format::linux_core::MappedPath;
+use heaptap_platform::{AddressRange, Architecture, MappedFile, Mapping, MappingKind};
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
@@ -18,12 +14,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Most threads that a core is believed to have.
-const THREADS_MAX: usize = 1 << 20;
-
-/// The key of the program's entry point in the auxiliary vector.
-const AT_ENTRY: u64 = 9;
 
 /// Opens the core file at `path`; its memory is the mapped file.
 ///
@@ -80,7 +70,7 @@ fn read(store: Store, path: &Path) -> Result<CoreFile, CoreFileError> {
             kind: Kind::Core,
             origin: notes.origin(architecture),
             capture,
-            mappings: mappings(&loads, &notes.files),
+            mappings: if notes.mappings.is_empty() { mappings(&loads, &notes.files) } else { notes.mappings },
             modules: Vec::new(),
             auxiliary_vector: notes.auxiliary_vector,
         },
@@ -191,108 +181,6 @@ fn elf_header<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a FileHeader64<Littl
     }
 }
 
-/// What the notes say.
-#[derive(Debug, Default)]
-struct Notes {
-    threads: Vec<Thread>,
-    process: Option<ProcessStatus>,
-    files: Vec<MappedPath>,
-    auxiliary_vector: Vec<(u64, u64)>,
-    capture: Option<CaptureNote>,
-    mappings: Vec<Mapping>,
-}
-
-#[derive(Debug, Default)]
-struct Thread {
-    tid: i32,
-    registers: Vec<u8>,
-    thread_pointer: u64,
-    system_call: Option<i32>,
-}
-
-impl Notes {
-    fn take(
-        &mut self,
-        owner: &[u8],
-        kind: u32,
-        descriptor: &[u8],
-        offset: u64,
-        path: &Path,
-    ) -> Result<(), CoreFileError> {
-        match (owner, kind) {
-            (linux_core::OWNER, linux_core::NT_PRSTATUS) if self.threads.len() < THREADS_MAX => {
-                let status = linux_core::parse_thread(descriptor)
-                    .ok_or_else(|| CoreFileError::corrupt(path, offset, "a thread's note is too short"))?;
-                let registers = status.registers.to_vec();
-                self.threads.push(Thread { tid: status.tid, registers, ..Thread::default() });
-            }
-            (linux_core::OWNER, linux_core::NT_PRPSINFO) => {
-                self.process = linux_core::parse_process(descriptor);
-            }
-            (linux_core::OWNER, linux_core::NT_AUXV) => {
-                self.auxiliary_vector = parse_auxiliary_vector(descriptor);
-            }
-            (linux_core::OWNER, linux_core::NT_FILE) => {
-                self.files = linux_core::parse_files(descriptor).unwrap_or_default();
-            }
-            (linux_core::OWNER_LINUX, linux_core::NT_ARM_TLS) => {
-                let pointer = crate::memory::u64_at(descriptor, 0);
-                if let (Some(thread), Some(pointer)) = (self.threads.last_mut(), pointer) {
-                    thread.thread_pointer = pointer;
-                }
-            }
-            (linux_core::OWNER_LINUX, linux_core::NT_ARM_SYSTEM_CALL) => {
-                let number = crate::memory::u32_at(descriptor, 0);
-                if let Some(thread) = self.threads.last_mut() {
-                    thread.system_call = number.map(u32::cast_signed);
-                }
-            }
-            (own_note::OWNER, own_note::NT_CAPTURE) => {
-                let note: CaptureNote = serde_json::from_slice(descriptor).map_err(|error| {
-                    CoreFileError::corrupt(path, offset, format!("heaptap's own note: {error}"))
-                })?;
-                if note.schema != own_note::SCHEMA {
-                    return Err(CoreFileError::Newer { path: path.to_owned(), schema: note.schema });
-                }
-                self.capture = Some(note);
-            }
-            (own_note::OWNER, own_note::NT_MAPPINGS) => {
-                let (mut mappings, _) = parse_maps(descriptor);
-                mappings.sort_by_key(|mapping| mapping.range);
-                self.mappings = mappings;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn stopped_threads(&self, architecture: Architecture) -> Vec<StoppedThread> {
-        let registers = |thread: &Thread| -> Option<Registers> {
-            linux_core::registers(architecture, &thread.registers, thread.thread_pointer, thread.system_call)
-        };
-        self.threads
-            .iter()
-            .filter_map(|thread| Some(StoppedThread { tid: thread.tid, registers: registers(thread)? }))
-            .collect()
-    }
-
-    fn origin(&self, architecture: Architecture) -> Origin {
-        let entry = self.auxiliary_vector.iter().find(|(key, _)| *key == AT_ENTRY).map(|(_, value)| *value);
-        let program = entry.and_then(|entry| self.files.iter().find(|file| file.range.contains(entry)));
-        let name = self.process.as_ref().map(|process| process.name.clone()).unwrap_or_default();
-        Origin {
-            pid: self.process.as_ref().map_or(0, |process| process.pid),
-            exe: program.map_or_else(|| name.clone(), |file| file.path.display().to_string()),
-            name,
-            os: "linux".to_owned(),
-            architecture,
-            start_ticks: None,
-            boot_id: None,
-            build_id: None,
-        }
-    }
-}
-
 /// The mappings that a core's segments stand for; which file each maps, the notes tell. Debuggers leave out what
 /// was never written to: such a mapping is known from the notes alone.
 fn mappings(loads: &[ProgramHeader64<LittleEndian>], files: &[MappedPath]) -> Vec<Mapping> {
@@ -315,7 +203,9 @@ fn mappings(loads: &[ProgramHeader64<LittleEndian>], files: &[MappedPath]) -> Ve
         mappings.get(index).is_some_and(|mapping| mapping.range.start < file.range.end)
     };
     let unknown: Vec<&MappedPath> = files.iter().filter(|file| !is_known(file)).copied().collect();
-    mappings.extend(unknown.into_iter().map(|file| mapping(file.range, [true, false, true], Some(file), &numbers)));
+    mappings.extend(
+        unknown.into_iter().map(|file| mapping(file.range, [true, false, true], Some(file), &numbers)),
+    );
     mappings.sort_by_key(|mapping| mapping.range);
     mappings
 }
