@@ -20,10 +20,7 @@ pub fn write(out: &mut dyn Write, page: &Page, stacks: &Stacks, budget_ms: Optio
         things(u64::from(target.threads), "thread"),
         date_and_time(stacks.taken_at),
     )?;
-    let budget = budget_ms.map_or_else(String::new, |budget_ms| format!(" (budget {budget_ms} ms)"));
-    let over =
-        if budget_ms.is_some_and(|budget_ms| stacks.pause_ms > budget_ms) { ", over budget" } else { "" };
-    let pause = format!("target stopped for {}{budget}{over}", millis(stacks.pause_ms));
+    let pause = pause(stacks, budget_ms);
     writeln!(out, "{}", page.paint(Tone::Faint, &pause))?;
     for sentence in &stacks.missing {
         page.write_sentence(out, Tone::Warning, "missing: ", sentence)?;
@@ -32,6 +29,17 @@ pub fn write(out: &mut dyn Write, page: &Page, stacks: &Stacks, budget_ms: Optio
         write_group(out, page, group)?;
     }
     Ok(())
+}
+
+fn pause(stacks: &Stacks, budget_ms: Option<f64>) -> String {
+    if stacks.target.kind == "core" {
+        return "read from a core file: nothing was stopped".to_owned();
+    }
+    let live_ms = budget_ms.filter(|_| stacks.target.kind == "live");
+    let budget = live_ms.map_or_else(String::new, |budget_ms| format!(" (budget {budget_ms} ms)"));
+    let over =
+        if live_ms.is_some_and(|budget_ms| stacks.pause_ms > budget_ms) { ", over budget" } else { "" };
+    format!("target stopped for {}{budget}{over}", millis(stacks.pause_ms))
 }
 
 fn write_group(out: &mut dyn Write, page: &Page, group: &Group) -> io::Result<()> {

@@ -7,6 +7,9 @@ use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
 /// Symbols of one module at most.
 const SYMBOLS_MAX: usize = 16_000_000;
 
+/// How far a symbol without a size is believed: what stands further on has a name that the file does not tell.
+const UNSIZED_BYTES_MAX: u64 = 512;
+
 /// Functions of one module by address. Names are as in the file.
 #[derive(Debug, Default)]
 pub struct SymbolTable {
@@ -17,7 +20,7 @@ pub struct SymbolTable {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     start: u64,
-    /// Behind the last byte; where the table gives no size, the end of the section.
+    /// Behind the last byte; where the table gives no size, a little further on.
     end: u64,
     /// Among symbols of the same address: the higher, the better known the name.
     rank: u8,
@@ -76,5 +79,6 @@ impl SymbolTable {
 
 fn section_end<'d>(file: &ElfFile64<'d, LittleEndian>, symbol: &impl ObjectSymbol<'d>) -> Option<u64> {
     let section = file.section_by_index(symbol.section_index()?).ok()?;
-    section.address().checked_add(section.size())
+    let end = section.address().checked_add(section.size())?;
+    Some(end.min(symbol.address().checked_add(UNSIZED_BYTES_MAX)?))
 }

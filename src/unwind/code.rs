@@ -3,7 +3,8 @@
 use super::cfi::CallFrameTable;
 use super::rule::{Cfa, Place, Rule, RuleStore};
 use super::translate::{self, Source};
-use crate::arch::{Cpu, Link};
+use crate::arch::{Cpu, Link, SignalReturn};
+use crate::memory::{Memory, MemoryExt};
 use crate::module::{Image, Module};
 use gimli::UnwindContext;
 use heaptap_platform::{AddressRange, merge_ranges};
@@ -83,10 +84,14 @@ impl<'m> CodeMap<'m> {
 
     /// The rule for code that leaves a signal handler, recognised by its instructions: not every C library
     /// describes it.
-    pub fn signal_return_at(&self, address: u64) -> Option<Rule> {
-        let module = self.module_at(address)?;
-        let code = module.image?.loaded_from(address.wrapping_sub(module.bias))?;
-        let found = self.cpu.signal_returns.iter().find(|known| code.starts_with(known.code))?;
+    pub fn signal_return_at<M: Memory + ?Sized>(&self, address: u64, memory: &M) -> Option<Rule> {
+        let module = self.module_at(address);
+        let in_file = module.and_then(|module| module.image?.loaded_from(address.wrapping_sub(module.bias)));
+        let is_there = |known: &&SignalReturn| match in_file {
+            Some(code) => code.starts_with(known.code),
+            None => memory.read_vec(address, known.code.len()).is_ok_and(|code| code == known.code),
+        };
+        let found = self.cpu.signal_returns.iter().find(is_there)?;
         let stack_pointer = self.cpu.stack_pointer;
         let place = |(register, offset): &(u8, i32)| (*register, Place::AtRegister(stack_pointer, *offset));
         let places: Vec<(u8, Place)> = found.saved.iter().map(place).collect();

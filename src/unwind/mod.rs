@@ -14,6 +14,7 @@ mod expression;
 mod frame;
 mod registers;
 mod rule;
+mod stack_bytes;
 mod step;
 mod translate;
 
@@ -28,6 +29,7 @@ use gimli::UnwindContext;
 use heaptap_platform::{AddressRange, Architecture, Registers};
 use registers::KnownRegisters;
 use rule::{Rule, RuleStore};
+use stack_bytes::StackBytes;
 use step::{Caller, Stepper};
 
 /// What unwinding of one stack may take.
@@ -104,6 +106,7 @@ impl<'m> Unwinder<'m> {
         frames: &mut Vec<Frame>,
     ) -> End {
         frames.clear();
+        let memory = &StackBytes::new(memory);
         let mut known = KnownRegisters::of_thread(registers);
         let mut frame = Frame {
             program_counter: registers.program_counter,
@@ -151,7 +154,7 @@ impl<'m> Unwinder<'m> {
         registers: &KnownRegisters,
         memory: &M,
     ) -> Result<Caller, End> {
-        let known = self.known_at(frame);
+        let known = self.known_at(frame, memory);
         let stepper = Stepper {
             cpu: self.cpu,
             store: &self.store,
@@ -201,35 +204,35 @@ impl<'m> Unwinder<'m> {
 
     /// The rule for a frame, from the table or from the module's call frame information.
     #[inline]
-    fn known_at(&mut self, frame: &Frame) -> Known {
+    fn known_at<M: Memory + ?Sized>(&mut self, frame: &Frame, memory: &M) -> Known {
         let address = frame.lookup_address();
         match self.cache.get(address) {
             Some(known) => known,
-            None => self.learn(frame),
+            None => self.learn(frame, memory),
         }
     }
 
     #[cold]
-    fn learn(&mut self, frame: &Frame) -> Known {
+    fn learn<M: Memory + ?Sized>(&mut self, frame: &Frame, memory: &M) -> Known {
         if self.store.is_full() {
             self.store = RuleStore::default();
             self.cache.clear();
         }
         let address = frame.lookup_address();
-        let rule = self.rule_of(frame);
+        let rule = self.rule_of(frame, memory);
         let known = rule.and_then(|rule| self.store.keep(rule)).map_or(Known::Nothing, Known::Rule);
         self.cache.put(address, known);
         known
     }
 
-    fn rule_of(&mut self, frame: &Frame) -> Option<Rule> {
+    fn rule_of<M: Memory + ?Sized>(&mut self, frame: &Frame, memory: &M) -> Option<Rule> {
         let address = frame.lookup_address();
         if let Some(rule) = self.code.rule_at(address, &mut self.context, &mut self.store) {
             return Some(rule);
         }
         // A handler returns to the first instruction of the code that leaves it: nothing has called from there.
         self.code
-            .signal_return_at(frame.program_counter)
+            .signal_return_at(frame.program_counter, memory)
             .or_else(|| if frame.is_caller { None } else { self.code.stub_rule_at(address) })
     }
 
