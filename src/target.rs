@@ -225,6 +225,15 @@ impl Target {
         Ok(Self { source })
     }
 
+    /// Looks for the files of a recorded target's modules below `sysroot`; a running one brings its own root.
+    #[must_use]
+    pub fn below(mut self, sysroot: &Path) -> Self {
+        if let Source::Recorded(recorded) = &mut self.source {
+            sysroot.clone_into(&mut recorded.sysroot);
+        }
+        self
+    }
+
     /// The process id.
     pub fn pid(&self) -> i32 {
         match &self.source {

@@ -4,6 +4,7 @@
 
 mod ledger;
 
+use heaptap::allocator::Provenance;
 use heaptap::snapshot::schema::Summary;
 use heaptap::target::{Options, Target};
 use heaptap_test_programs::{LEDGER, LEDGER_STATIC};
@@ -106,6 +107,37 @@ fn cores_of_the_kernel_and_of_gcore_give_the_census_of_the_process() {
         let live = summary(&ledger.pid().to_string());
         assert_same_census(&format!("{name}, kernel"), &live, &kernel_core(ledger, &folder));
     }
+}
+
+/// Provenance and version, as they are found with the modules' files below `sysroot`.
+fn found_below(core: &Path, sysroot: &Path) -> (Provenance, String, String) {
+    let target = Target::open(core.to_str().unwrap()).unwrap().below(sysroot);
+    let summary = target.snapshot(&Options::default()).unwrap().summary;
+    (summary.allocators[0].provenance, summary.allocators[0].version.clone(), summary.missing.join("; "))
+}
+
+#[test]
+fn files_of_modules_are_taken_from_below_a_directory_if_they_are_the_same_build() {
+    let folder = Folder::new("sysroot");
+    let program = folder.0.join("program");
+    fs::copy(LEDGER_STATIC.unwrap(), &program).unwrap();
+    let ledger = Ledger::start(program.to_str().unwrap(), &[]);
+    let live = summary(&ledger.pid().to_string()).allocators[0].clone();
+    let core = gcore(ledger.pid(), &folder);
+    drop(ledger);
+    let sysroot = folder.0.join("sysroot");
+    let below = sysroot.join(program.strip_prefix("/").unwrap());
+    fs::create_dir_all(below.parent().unwrap()).unwrap();
+    fs::rename(&program, &below).unwrap();
+    assert_eq!(found_below(&core, Path::new("/")).0, Provenance::Probed, "the program is not there any more");
+    let (provenance, version, missing) = found_below(&core, &sysroot);
+    assert_eq!((provenance, version), (live.provenance, live.version));
+    assert_ne!(provenance, Provenance::Probed);
+    assert!(!missing.contains("another build"), "{missing}");
+    fs::copy(LEDGER, &below).unwrap();
+    let (provenance, _, missing) = found_below(&core, &sysroot);
+    assert_eq!(provenance, Provenance::Probed);
+    assert!(missing.contains("program is another build than the target had"), "{missing}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::{capture, diff, duration, generate, info, record, snap, stacks, symbolize, watch};
 use crate::report::rollup::Grouping;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Show, from outside, what grows in the heap of a running process
@@ -73,6 +74,9 @@ pub struct Common {
     /// Stop the target for at most this long at a time
     #[arg(long, global = true, value_name = "SPAN", default_value = "50ms", value_parser = duration::parse)]
     pub pause_budget: Duration,
+    /// Look below this directory for the files of the modules of captures and cores
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    pub sysroot: PathBuf,
     /// Tell also how allocators were found, every anomaly, and what took how long
     #[arg(long, short, global = true)]
     pub verbose: bool,

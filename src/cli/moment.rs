@@ -45,7 +45,7 @@ pub fn take(word: &str, setting: &Setting) -> Result<Snapshot, Failure> {
             Ok(snapshot)
         }
         Source::Target(word) => {
-            let target = Target::open(word)?;
+            let target = Target::open(word)?.below(&setting.sysroot);
             let what = if pid(word).is_some() { format!("process {word}") } else { word.to_owned() };
             setting.tell_time(&format!("open {what}"), begun.elapsed());
             let opened = Instant::now();

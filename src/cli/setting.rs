@@ -5,14 +5,17 @@ use super::failure::{Failure, tell};
 use crate::report::{Page, Sizes};
 use crate::target::{Contents, Options};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Columns of a report that goes into a pipe or a file.
 const PIPE_COLUMNS: usize = 100;
 
 /// The options, resolved.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Setting {
+    /// Where the files of the modules of captures and cores are.
+    pub sysroot: PathBuf,
     /// The page that reports are written on.
     pub page: Page,
     /// JSON instead of text.
@@ -63,6 +66,7 @@ impl Setting {
         };
         let is_terminal = surroundings.terminal_columns.is_some();
         Self {
+            sysroot: typed.sysroot.clone(),
             page: Page {
                 width_columns: surroundings.terminal_columns.unwrap_or(PIPE_COLUMNS),
                 color: is_colored(is_terminal),

@@ -46,7 +46,7 @@ impl StacksArgs {
     pub(super) fn run(self, setting: &Setting, out: &mut dyn Write) -> Result<Exit, Failure> {
         let stacks = {
             let _progress = Progress::begin(format!("reading {}", self.target));
-            let target = Target::open(&self.target)?;
+            let target = Target::open(&self.target)?.below(&setting.sysroot);
             let begun = Instant::now();
             let stacks = target.stacks(&setting.options(), self.debuginfod)?;
             setting.tell_time(&format!("take the stacks of process {}", self.target), begun.elapsed());

@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Recorded {
     pub(super) file: CoreFile,
+    /// Where the files of the modules are on this machine.
+    pub(super) sysroot: PathBuf,
 }
 
 impl Recorded {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, CoreFileError> {
-        Ok(Self { file: core_file::open(path)? })
+        Ok(Self { file: core_file::open(path)?, sysroot: PathBuf::from("/") })
     }
 
     /// The process id that it had.
@@ -31,7 +33,7 @@ impl Recorded {
     pub fn captured(&self) -> Result<Captured, TargetError> {
         let CoreFile { kind, origin, mut capture, mappings, modules: _, auxiliary_vector } =
             self.file.clone();
-        let files = ModuleFiles::new(&self.file);
+        let files = ModuleFiles::new(self);
         let mut modules = Module::all(&mappings, &files);
         for module in &mut modules {
             if module.image.is_some() {
@@ -71,6 +73,8 @@ fn with_what_is_missing(mut error: TargetError, lacks: &[String]) -> TargetError
 pub(super) struct ModuleFiles<'a> {
     /// The build ids that the modules had.
     notes: &'a [ModuleNote],
+    /// What stands before their paths.
+    sysroot: &'a Path,
     /// Where their headers may be, if nothing noted those.
     memory: &'a CapturedMemory,
     /// What is wrong with the files found.
@@ -81,8 +85,10 @@ pub(super) struct ModuleFiles<'a> {
 
 impl<'a> ModuleFiles<'a> {
     /// The files of the modules of a recorded target.
-    pub(super) fn new(file: &'a CoreFile) -> Self {
+    pub(super) fn new(recorded: &'a Recorded) -> Self {
+        let file = &recorded.file;
         Self {
+            sysroot: &recorded.sysroot,
             notes: &file.modules,
             memory: &file.capture.memory,
             remarks: RefCell::default(),
@@ -130,7 +136,7 @@ impl OpenImage for ModuleFiles<'_> {
     }
 
     fn open_in_root(&self, path: &Path) -> Option<Image> {
-        let file = File::open(PathBuf::from(path)).ok()?;
+        let file = File::open(self.sysroot.join(path.strip_prefix("/").unwrap_or(path))).ok()?;
         file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         MappedFile::map(&file).ok().map(Image::new)
     }

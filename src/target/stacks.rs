@@ -86,7 +86,7 @@ impl Running {
 impl Recorded {
     fn stacks(&self, ask_network: bool) -> Stacks {
         let file = &self.file;
-        let open = ModuleFiles::new(file);
+        let open = ModuleFiles::new(self);
         let mut modules = Module::all(&file.mappings, &open);
         let read = |address, bytes: &mut [u8]| file.capture.memory.read(address, bytes).is_ok();
         modules.extend(kernel_module(&file.mappings, &read));

@@ -87,7 +87,7 @@ fn watch(
     interrupt: &Interrupt,
 ) -> Result<Vec<Taken>, Failure> {
     let _progress = Progress::begin(format!("watching the server with pid {source}"));
-    let quiet = Setting { is_quiet: true, ..*setting };
+    let quiet = Setting { is_quiet: true, ..setting.clone() };
     let begun = Instant::now();
     let mut taken = Vec::new();
     for moment in 0..MOMENTS {

@@ -101,7 +101,7 @@ impl WatchArgs {
     ) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut watched = Watched::new(self.target.clone());
-        let quiet = Setting { is_quiet: view.is_screen(), ..*setting };
+        let quiet = Setting { is_quiet: view.is_screen(), ..setting.clone() };
         for tick in 1_u64.. {
             match watched.take(&quiet) {
                 Ok(seen) => {

@@ -44,7 +44,7 @@ impl View {
             (false, false) => Surface::Lines,
             (false, true) => Surface::Screen(Screen::open()?),
         };
-        Ok(Self { setting: *setting, sort, surface })
+        Ok(Self { setting: setting.clone(), sort, surface })
     }
 
     /// Whether the terminal is drawn on, so that nothing else may write to it.
