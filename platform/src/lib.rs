@@ -40,7 +40,7 @@ mod linux;
 pub use linux::{
     Aim, BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
     RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler, hit_cost,
-    page_size_bytes, sampler_clock_ns,
+    own_kernel_code, page_size_bytes, sampler_clock_ns,
 };
 
 /// The operating system that this crate was compiled for, as reports name it.

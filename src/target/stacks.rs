@@ -4,12 +4,12 @@ use super::captured::identity;
 use super::recorded::{ModuleFiles, Recorded};
 use super::{Options, Running, Source, Target, TargetError};
 use crate::capture::core_file::{Kind, Origin};
-use crate::capture::{self, Capture, Limits};
+use crate::capture::{self, Capture, Limits, LiveMemory};
 use crate::memory::Memory;
 use crate::module::{Module, OpenImage};
 use crate::stacks::{self, schema::Stacks};
 use crate::symbolize::{DebugFiles, Symbolizer};
-use heaptap_platform::{AddressRange, Mapping, MappingKind};
+use heaptap_platform::{AddressRange, Mapping, MappingKind, own_kernel_code};
 
 /// The kernel's code has two or four pages; this is far more.
 const KERNEL_CODE_BYTES_MAX: usize = 1 << 20;
@@ -62,10 +62,9 @@ impl Moment<'_> {
 impl Running {
     fn stacks(&self, options: &Options, ask_network: bool) -> Result<Stacks, TargetError> {
         let mut prepared = self.prepare()?;
-        // These pages are the kernel's own: reading them brings in nothing.
-        let memory = self.process.memory();
-        let read = |address, bytes: &mut [u8]| memory.read(address, bytes).is_ok();
-        prepared.modules.extend(kernel_module(&prepared.mappings, &read));
+        let read = |address, bytes: &mut [u8]| read_kernel_code(&prepared.live, address, bytes);
+        let kernel_module = kernel_module(&prepared.mappings, &read);
+        prepared.modules.extend(kernel_module);
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
         let capture = capture::take_stacks(&self.process, &prepared.live, &prepared.mappings, limits)?;
         self.process.check_same()?;
@@ -111,4 +110,21 @@ fn kernel_module(mappings: &[Mapping], read: &dyn Fn(u64, &mut [u8]) -> bool) ->
     let len_bytes = usize::try_from(mapping.range.len_bytes()).ok()?;
     let mut bytes = vec![0; len_bytes.min(KERNEL_CODE_BYTES_MAX)];
     if read(mapping.range.start, &mut bytes) { Module::of_kernel(mapping, bytes) } else { None }
+}
+
+/// Fills `bytes` with the kernel's code, which is mapped in heaptap itself as well: what the target has not touched of it
+/// would become resident there if it were read. What the target has touched must be the same in both.
+fn read_kernel_code(live: &LiveMemory, address: u64, bytes: &mut [u8]) -> bool {
+    let own = own_kernel_code();
+    let Some(own) = own.as_deref().and_then(|own| own.get(..bytes.len())) else { return false };
+    let Some(range) = AddressRange::with_len(address, bytes.len() as u64) else { return false };
+    let present = live.present(range);
+    bytes.copy_from_slice(own);
+    let is_same = |part: &AddressRange| {
+        let place = usize::try_from(part.start - address).unwrap_or(usize::MAX);
+        let mut there = vec![0; usize::try_from(part.len_bytes()).unwrap_or(0)];
+        live.read(part.start, &mut there).is_ok()
+            && own.get(place..).is_some_and(|rest| rest.starts_with(&there))
+    };
+    !present.is_empty() && present.iter().all(is_same)
 }

@@ -1,5 +1,6 @@
 #include "commands.h"
 
+#include "areas.h"
 #include "arenas.h"
 #include "family.h"
 #include "heap.h"
@@ -239,6 +240,26 @@ static void obey_break(const struct line *line)
         say_errno("the break stays");
 }
 
+static void obey_areas(const struct line *line)
+{
+    (void)line;
+    if (areas_map())
+        text_string(&answer, "ok");
+    else
+        say_errno("cannot map the areas");
+}
+
+static void obey_protect(const struct line *line)
+{
+    uint64_t size = number(line, 1, 0);
+    if (size == 0)
+        say_error("no such size");
+    else if (areas_protect(workers_blocks(0), size))
+        text_string(&answer, "ok");
+    else
+        say_errno("cannot protect the block");
+}
+
 static void obey_spawner(const struct line *line)
 {
     if (strcmp(line->words[1], "stop") == 0) {
@@ -345,6 +366,8 @@ static const struct command {
     {"purge", 1, false, obey_purge},
     {"overflow", 3, true, obey_overflow},
     {"break", 2, false, obey_break},
+    {"areas", 1, false, obey_areas},
+    {"protect", 2, false, obey_protect},
     {"spawner", 2, false, obey_spawner},
     {"fork", 3, true, obey_fork},
     {"exec", 1, false, obey_exec},

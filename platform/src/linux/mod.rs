@@ -1,6 +1,7 @@
 //! Linux: `/proc`, `process_vm_readv` and ptrace.
 
 mod access;
+mod kernel_code;
 mod memory;
 mod module_file;
 mod page_table;
@@ -16,6 +17,7 @@ mod tracer;
 mod tracer_thread;
 mod undisturbed;
 
+pub use kernel_code::own_kernel_code;
 pub use memory::{BulkRead, ProcessMemory};
 pub use module_file::{FoundBy, ModuleFile};
 pub use page_table::{PageDetail, PageRuns, PageTable};
