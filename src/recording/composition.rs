@@ -47,7 +47,6 @@ pub fn compositions(
         for run in table.runs.view(0..table.runs.len()) {
             *live.entry(run.class).or_default() += run.live_blocks();
         }
-        let mut seen: HashMap<u16, u64> = HashMap::new();
         for run in table.runs.view(0..table.runs.len()) {
             let Some(class) = table.run_classes.get(usize::from(run.class)) else { continue };
             if !wanted(class.block_bytes) {
@@ -56,14 +55,12 @@ pub fn compositions(
             let of_class = live.get(&run.class).copied().unwrap_or(0);
             let stride = of_class.div_ceil(blocks_max.max(1)).max(1);
             let composition = all.entry(class.block_bytes).or_default();
-            let position = seen.entry(run.class).or_default();
             for index in set_bits(run.words) {
-                *position += 1;
                 composition.live_blocks += 1;
-                if !position.is_multiple_of(stride) {
+                let block = run.address + u64::from(index) * class.block_bytes;
+                if !scattered(block).is_multiple_of(stride) {
                     continue;
                 }
-                let block = run.address + u64::from(index) * class.block_bytes;
                 let len_bytes = usize::try_from(class.block_bytes.min(SHAPE_BYTES)).unwrap_or(0);
                 if let Ok(bytes) = memory.read_vec(block, len_bytes) {
                     composition.read += 1;
@@ -73,6 +70,11 @@ pub fn compositions(
         }
     }
     all
+}
+
+/// A number without pattern: a program that allocates things by turns would have every other, or every third, taken.
+const fn scattered(address: u64) -> u64 {
+    (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
 /// Whether a block is live in a table.
