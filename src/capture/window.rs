@@ -207,6 +207,7 @@ impl Request<'_> {
             extra,
             locks: &locks,
             preread: preread_ref,
+            has_bulk: !bulk.is_empty(),
             room,
         };
         let mut capture = window.attempt(process, limits)?;
@@ -249,6 +250,8 @@ struct Window<'a> {
     extra: &'a Extra,
     locks: &'a [u64],
     preread: Option<&'a Preread>,
+    /// Some allocator keeps its records among the users' bytes, wherever there is anonymous memory.
+    has_bulk: bool,
     /// Memory that is already backed by pages, so that none are made while the target waits.
     room: Vec<u8>,
 }
@@ -298,9 +301,11 @@ impl Window<'_> {
             ..Capture::default()
         };
         capture.memory = CapturedMemory::with_room(std::mem::take(&mut self.room));
-        // Without the list allocators know only what was mapped when they were found.
-        capture.memory.anonymous =
-            stopped.process().mappings().map(|all| anonymous(&all)).unwrap_or_default();
+        if self.has_bulk {
+            // Without the list allocators know only what was mapped when they were found.
+            capture.memory.anonymous =
+                stopped.process().mappings().map(|all| anonymous(&all)).unwrap_or_default();
+        }
         let threads = thread_pointers(&capture.threads);
         let first: Vec<AddressRange> =
             self.planned.iter().copied().chain(self.extra.stack_tops(&threads)).collect();
