@@ -70,26 +70,55 @@ fn functions(site: &Value) -> String {
     frames.iter().filter_map(|frame| frame["function"].as_str()).collect::<Vec<_>>().join(" < ")
 }
 
+/// What one recording says of the path that leaks.
+struct Verdict {
+    /// It stands first.
+    is_first: bool,
+    /// Its stack goes down to the thread's work.
+    is_whole: bool,
+    /// Blocks that it is blamed for, and all that are blamed on anybody.
+    blamed: i64,
+    all: i64,
+    /// Blocks that it lost by the server's own count, which goes on a little longer.
+    leaked: i64,
+}
+
+impl Verdict {
+    fn of(server: &mut Server) -> Self {
+        let before = server.live("RankResults");
+        let output = server.record("10s").output().unwrap();
+        let leaked = server.live("RankResults") - before;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let recording: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(recording["schema"], "heaptap/recording/1");
+        let sites = recording["sites"].as_array().unwrap();
+        let blocks = |site: &&Value| site["delta_blocks"].as_i64().unwrap();
+        let leaks = |site: &&Value| functions(site).contains("RankResults::allocate");
+        Self {
+            is_first: sites.first().is_some_and(|site| leaks(&site)),
+            is_whole: sites.first().is_some_and(|site| functions(site).contains("Worker::serve")),
+            blamed: sites.iter().filter(leaks).map(|site| blocks(&site)).sum(),
+            all: sites.iter().map(|site| blocks(&site)).sum(),
+            leaked,
+        }
+    }
+
+    fn is_right(&self) -> bool {
+        let Self { is_first, is_whole, blamed, all, leaked } = *self;
+        eprintln!("first {is_first}, whole {is_whole}, {blamed} of {all} blamed, {leaked} leaked");
+        is_first && is_whole && blamed > 0 && blamed <= leaked && blamed * 10 >= all * 9
+    }
+}
+
+/// Sampling is allowed to be wrong now and then: once in twenty times on a machine that is not busy with other things.
 #[test]
 fn the_leaking_path_is_named_and_no_other() {
     let arguments = ["--rate", "60000", "--leak", "0.01", "--minute", "5"];
     let Some(mut server) = Server::start(&arguments) else { return };
-    let before = server.live("RankResults");
-    let output = server.record("10s").output().unwrap();
-    let leaked = server.live("RankResults") - before;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let recording: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(recording["schema"], "heaptap/recording/1");
-    let sites = recording["sites"].as_array().unwrap();
-    let leak: Vec<&Value> =
-        sites.iter().filter(|site| functions(site).contains("RankResults::allocate")).collect();
-    let blamed: i64 = leak.iter().map(|site| site["delta_blocks"].as_i64().unwrap()).sum();
-    let all: i64 = sites.iter().map(|site| site["delta_blocks"].as_i64().unwrap()).sum();
-    assert!(functions(&sites[0]).contains("RankResults::allocate"), "{recording:#}");
-    // The server counts a little longer than the recording lasts.
-    assert!(blamed > 0 && blamed <= leaked, "{blamed} of {leaked}");
-    assert!(blamed * 10 >= all * 9, "{blamed} of {all}");
-    assert!(functions(&sites[0]).contains("Worker::serve"), "the stack goes down to the thread's work");
+    let mut verdicts = (0..3).map(|_| Verdict::of(&mut server).is_right());
+    let right = verdicts.by_ref().take(2).filter(|right| *right).count();
+    let right = if right == 1 { right + verdicts.filter(|right| *right).count() } else { right };
+    assert!(right >= 2, "{right} recordings were right");
 }
 
 #[test]
