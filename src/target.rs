@@ -171,7 +171,10 @@ impl TargetError {
 
 const fn process_exit_code(error: &ProcessError) -> u8 {
     match error {
-        ProcessError::NotFound { .. } | ProcessError::Gone { .. } | ProcessError::Zombie { .. } => 3,
+        ProcessError::NotFound { .. }
+        | ProcessError::Gone { .. }
+        | ProcessError::Replaced { .. }
+        | ProcessError::Zombie { .. } => 3,
         ProcessError::PermissionDenied { .. } | ProcessError::AlreadyTraced { .. } => 4,
         ProcessError::KernelThread { .. } | ProcessError::ThirtyTwoBit { .. } => 5,
         _ => 2,
@@ -257,7 +260,7 @@ impl Target {
     /// The target is gone, cannot be stopped or read, or has no heap that can be walked.
     pub fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
         match &self.source {
-            Source::Running(running) => running.snapshot(options),
+            Source::Running(running) => running.snapshot(options).map_err(|error| running.explain(error)),
             Source::Recorded(recorded) => {
                 let captured = recorded.captured()?;
                 let walked = captured.walk()?;
@@ -272,13 +275,30 @@ impl Target {
     /// As for [`Target::snapshot`].
     pub fn capture(&self, options: &Options) -> Result<Captured, TargetError> {
         match &self.source {
-            Source::Running(running) => running.walk(options).map(|(captured, _)| captured),
+            Source::Running(running) => {
+                let walked = running.walk(options).map_err(|error| running.explain(error));
+                walked.map(|(captured, _)| captured)
+            }
             Source::Recorded(recorded) => recorded.captured(),
         }
     }
 }
 
 impl Running {
+    /// Memory that is gone does not tell whether the process ended or executed another program.
+    fn explain(&self, error: TargetError) -> TargetError {
+        let is_gone = matches!(
+            error,
+            TargetError::Read(ReadError::Gone { .. })
+                | TargetError::Capture(CaptureError::Read(ReadError::Gone { .. }))
+                | TargetError::Residency(ResidencyError::Read(ReadError::Gone { .. }))
+        );
+        match self.process.check_same() {
+            Err(cause) if is_gone => cause.into(),
+            _ => error,
+        }
+    }
+
     fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
         let (captured, walked) = self.walk(options)?;
         let residency = if options.residency {

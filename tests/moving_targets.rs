@@ -128,13 +128,8 @@ fn a_process_that_executes_itself_all_the_time() {
         executed += 1;
     }
     for told in looks.join().unwrap() {
-        let reasons = [
-            "executed another program",
-            "no longer the one",
-            "begins to execute",
-            "about to execute",
-            "is gone",
-        ];
+        let reasons =
+            ["executed another program", "no longer the one", "begins to execute", "about to execute"];
         let is_told = reasons.iter().any(|reason| told.errors.contains(reason));
         // In the middle of being loaded it has no allocator yet.
         let is_bare = told.errors.contains("no supported allocator");

@@ -22,7 +22,9 @@ impl Target {
     /// The target is gone, or cannot be stopped or read.
     pub fn stacks(&self, options: &Options, ask_network: bool) -> Result<Stacks, TargetError> {
         match &self.source {
-            Source::Running(running) => running.stacks(options, ask_network),
+            Source::Running(running) => {
+                running.stacks(options, ask_network).map_err(|error| running.explain(error))
+            }
             Source::Recorded(recorded) => Ok(recorded.stacks(ask_network)),
         }
     }

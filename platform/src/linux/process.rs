@@ -106,8 +106,10 @@ impl Process {
         }
         if self.has_same_image() {
             Ok(())
-        } else {
+        } else if has_address_space(pid) {
             Err(ProcessError::Replaced { pid, change: "it executes another program now" })
+        } else {
+            Err(ProcessError::Gone { pid })
         }
     }
 
@@ -292,6 +294,17 @@ impl Process {
 /// it; at address 0, where nothing is mapped, it gives an error before.
 pub(super) fn address_space_exists(memory_file: &File) -> bool {
     pread(memory_file, &mut [0], 0) != Ok(0)
+}
+
+/// Whether a process has an address space now, whichever: one that ends loses it some time before it is a zombie.
+fn has_address_space(pid: i32) -> bool {
+    find_living_thread(pid).is_some_and(|tid| {
+        match File::open(proc_file::path(pid, &format!("task/{tid}/mem"))) {
+            Ok(file) => address_space_exists(&file),
+            // A program that runs as another user.
+            Err(error) => proc_file::is_denied(&error),
+        }
+    })
 }
 
 fn find(pid: i32) -> Result<Status, ProcessError> {
