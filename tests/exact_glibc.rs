@@ -26,7 +26,10 @@ const SHORT: Duration = Duration::from_millis(20);
 fn snapshot(pid: u32, pause_budget: Duration) -> Snapshot {
     let target = Target::open(&pid.to_string()).expect("the ledger runs");
     let options = Options { pause_budget, ..Options::default() };
-    target.snapshot(&options).expect("its heap can be read")
+    // That a busy machine keeps the pause from being short enough is an answer too, but not to what is asked here.
+    let mut answers = (0..20).map(|_| target.snapshot(&options));
+    let answer = answers.find(|answer| answer.as_ref().err().is_none_or(|error| error.exit_code() != 7));
+    answer.expect("the machine gives it enough time once").expect("its heap can be read")
 }
 
 fn glibc(snapshot: &Snapshot) -> (usize, &AllocatorSummary) {

@@ -155,14 +155,14 @@ pub fn take(
     let request = Request { process, live, allocators, known_threads, extra, limits };
     let bulk_bytes = len_bytes(&live.present_of(&bulk(allocators, live)));
     if bulk_bytes / BULK_BYTES_PER_MS > limits.budget_ms() {
-        return request.take(Extent::Essentials);
+        return request.take_around(bulk_bytes);
     }
     let capture = request.take(Extent::Everything)?;
     if !capture.cut_short || bulk_bytes == 0 {
         return Ok(capture);
     }
     // Copying was slower than it is nearly always: on a busy machine.
-    let mut again = request.take(Extent::Essentials)?;
+    let mut again = request.take_around(bulk_bytes)?;
     again.pauses.splice(0..0, capture.pauses);
     Ok(again)
 }
@@ -179,6 +179,25 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Reads the bulk around the stop; anew where not even the rest could be read in it. That threads took long to come to
+    /// their stop, on a busy machine, passes.
+    fn take_around(self, bulk_bytes: u64) -> Result<Capture, CaptureError> {
+        const TRIES: u32 = 5;
+        let mut pauses = Vec::new();
+        for _ in 0..TRIES {
+            let mut capture = self.take(Extent::Essentials)?;
+            pauses.append(&mut capture.pauses);
+            if !capture.cut_short {
+                return Ok(Capture { pauses, ..capture });
+            }
+        }
+        Err(CaptureError::OverBudget {
+            pid: self.process.pid(),
+            bytes: bulk_bytes,
+            budget: self.limits.pause,
+        })
+    }
+
     fn take(self, extent: Extent) -> Result<Capture, CaptureError> {
         let Self { process, live, allocators, known_threads, extra, limits } = self;
         let planned = plan(extent, allocators, live, known_threads);

@@ -210,12 +210,15 @@ impl Walk<'_> {
     fn piece(&mut self, piece: &Piece, top: u64) -> u64 {
         let (mut chunk, mut pending) = (piece.first, None::<Pending>);
         let mut claimed = piece.first;
+        // All sizes that led here were read in the stop: an older one may lead into the middle of what is there since.
+        let mut is_sure = true;
         loop {
             let step = self.step(piece, chunk, top, pending);
             match step {
                 Step::Chunk(header) => {
                     self.settle(piece.arena, pending, header.has(PREVIOUS_IN_USE), &mut claimed);
                     let bytes = header.size_bytes();
+                    is_sure &= self.memory.is_of_the_moment(chunk + 8);
                     pending = Some(Pending { chunk, bytes });
                     chunk += bytes;
                 }
@@ -235,7 +238,16 @@ impl Walk<'_> {
                 Step::Broken(why) => {
                     let in_use =
                         pending.is_some_and(|pending| !self.lists.binned.contains_key(&pending.chunk));
-                    self.broken(piece.arena, chunk, pending, why);
+                    // In an arena whose lock is held a change is under way.
+                    if is_sure
+                        && self.memory.is_of_the_moment(chunk + 8)
+                        && !self.locked.contains(&piece.arena)
+                    {
+                        self.broken(chunk, pending, why);
+                    } else {
+                        self.doubt(chunk);
+                        is_sure = self.memory.is_of_one_moment();
+                    }
                     self.settle(piece.arena, pending.take(), in_use, &mut claimed);
                     let anchor = self.anchor_behind(chunk, piece.range.end, top);
                     let limit = anchor.unwrap_or(piece.range.end);
@@ -294,15 +306,7 @@ impl Walk<'_> {
         }
     }
 
-    fn broken(&mut self, arena: u32, chunk: u64, last_good: Option<Pending>, why: &str) {
-        let places = last_good.map(|last| last.chunk).into_iter().chain([chunk]);
-        // In an arena whose lock is held a change is under way.
-        if self.locked.contains(&arena)
-            || !places.into_iter().all(|chunk| self.memory.is_of_the_moment(chunk + 8))
-        {
-            self.doubt(chunk);
-            return;
-        }
+    fn broken(&mut self, chunk: u64, last_good: Option<Pending>, why: &str) {
         self.outcome.structures_broken += 1;
         self.outcome.complete = false;
         let culprit = last_good.map_or_else(
