@@ -287,6 +287,33 @@ fn a_process_of_another_user() {
     );
 }
 
+/// A process that declares itself not dumpable: its own user may not look into it either.
+#[test]
+fn a_process_of_the_same_user_that_is_not_dumpable() {
+    let folder = Folder::new();
+    let heaptap = public_copy(&folder);
+    let as_user = |mut command: Command| {
+        if is_root() {
+            command.args(["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        }
+        command
+    };
+    // The fourth option of prctl (157), PR_SET_DUMPABLE, to 0.
+    let program = "syscall(157, 4, 0, 0, 0, 0); $0 = 'closed'; sleep 600";
+    let target = Running::start(as_user(Command::new("env")).args(["perl", "-e", program]));
+    let pid = target.pid();
+    await_that("it runs", || status(pid, pid, "Name").is_some_and(|name| name == "closed"));
+    let user = status(pid, pid, "Uid").unwrap().split_whitespace().next().unwrap().to_owned();
+    let told = told(as_user(limited()).arg(&heaptap).args(["snap", &pid.to_string()]));
+    let beginning =
+        format!("error: not permitted to examine process {pid}: it belongs to the same user {user}");
+    assert!(told.errors.starts_with(&beginning), "{told:?}");
+    let ending = "; the process is not dumpable; without the capability CAP_SYS_PTRACE\n\
+                  hint: run as root, or give the tool the capability CAP_SYS_PTRACE\n";
+    assert!(told.errors.ends_with(ending), "{told:?}");
+    assert_eq!((told.code, told.report.as_str()), (4, ""), "{told:?}");
+}
+
 /// Snapshot files that were damaged or come from another time.
 #[test]
 fn snapshot_files_that_are_damaged_or_newer() {

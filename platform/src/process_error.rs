@@ -177,7 +177,7 @@ impl AccessRefusal {
                  (SELinux, AppArmor, seccomp) forbids it: run the tool as root on the host"
                     .to_owned()
             }
-            Some(1) if self.target_uid == Some(self.own_uid) => {
+            Some(1) if self.target_uid == Some(self.own_uid) && self.dumpable != Some(false) => {
                 "run as root, give the tool the capability CAP_SYS_PTRACE, or run: sysctl kernel.yama.ptrace_scope=0"
                     .to_owned()
             }

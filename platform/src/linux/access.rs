@@ -41,9 +41,9 @@ fn ptrace_scope() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?.trim().parse().ok()
 }
 
-/// The kernel gives the files of a process that is not dumpable to root. So nothing can be said of root's own processes.
+/// The kernel gives the files of a process that is not dumpable to root, but not the folder that they are in. So nothing can be said of root's own processes.
 fn dumpable(pid: i32, target_uid: u32) -> Option<bool> {
-    let owner = std::fs::metadata(proc_file::path(pid, "")).ok()?.uid();
+    let owner = std::fs::metadata(proc_file::path(pid, "stat")).ok()?.uid();
     (target_uid != 0).then_some(owner == target_uid)
 }
 
