@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod ledger;
+mod live;
 mod recorded;
 
 use heaptap::snapshot::Snapshot;
@@ -28,22 +29,6 @@ const ALL_BYTES_MAX: u64 = 1_500_000;
 fn read(path: &Path) -> Snapshot {
     let target = Target::open(path.to_str().unwrap()).expect("it is a capture");
     target.snapshot(&Options::default()).expect("its heap can be read")
-}
-
-/// Addresses and usable bytes of every live block.
-fn live_blocks(snapshot: &Snapshot) -> BTreeMap<u64, u64> {
-    let liveness = &snapshot.liveness[0];
-    let mut live = BTreeMap::new();
-    for (index, address) in liveness.runs.address.iter().enumerate() {
-        let class = liveness.run_classes[usize::from(liveness.runs.class[index])];
-        for (word, bits) in (0_u64..).zip(liveness.runs.words(index)) {
-            let set = (0..64).filter(|bit| bits & (1 << bit) != 0);
-            live.extend(set.map(|bit| (address + (word * 64 + bit) * class.block_bytes, class.block_bytes)));
-        }
-    }
-    let large = liveness.large.blocks.iter().filter(|block| !block.cached);
-    live.extend(large.map(|block| (block.address, block.usable_bytes)));
-    live
 }
 
 /// Counts by arena and size class.
@@ -77,7 +62,7 @@ fn every_recorded_heap_is_walked_as_its_program_knew_it() {
         let allocator = &snapshot.summary.allocators[0];
         assert_eq!((snapshot.summary.target.kind.as_str(), allocator.name.as_str()), ("capture", "jemalloc"));
         assert!(allocator.complete && allocator.verified, "{name}: {:?}", allocator.anomalies);
-        let live = live_blocks(&snapshot);
+        let live = live::blocks(&snapshot.liveness[0]);
         let missing: Vec<&u64> = truth.blocks.iter().filter(|block| !live.contains_key(block)).collect();
         assert!(missing.is_empty(), "{name}: missing: {missing:x?}");
         let mut extra: Vec<u64> = live
@@ -177,7 +162,7 @@ fn runtime_blocks(start: &dyn Fn() -> Ledger) -> Vec<u64> {
     let own: BTreeSet<u64> = empty.table();
     let target = Target::open(&empty.pid().to_string()).unwrap();
     let snapshot = target.snapshot(&Options::default()).unwrap();
-    let live = live_blocks(&snapshot);
+    let live = live::blocks(&snapshot.liveness[0]);
     let mut sizes: Vec<u64> =
         live.into_iter().filter(|(address, _)| !own.contains(address)).map(|(_, size)| size).collect();
     sizes.sort_unstable();

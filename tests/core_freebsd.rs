@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod live;
+
 use heaptap::snapshot::Snapshot;
 use heaptap::target::{Options, Target};
 use std::collections::BTreeMap;
@@ -92,22 +94,6 @@ fn read(known: &Known) -> Snapshot {
     target.snapshot(&Options::default()).expect("its heap can be read")
 }
 
-/// Addresses and usable bytes of every live block.
-fn live_blocks(snapshot: &Snapshot) -> BTreeMap<u64, u64> {
-    let liveness = &snapshot.liveness[0];
-    let mut live = BTreeMap::new();
-    for (index, address) in liveness.runs.address.iter().enumerate() {
-        let class = liveness.run_classes[usize::from(liveness.runs.class[index])];
-        for (word, bits) in (0_u64..).zip(liveness.runs.words(index)) {
-            let set = (0..64).filter(|bit| bits & (1 << bit) != 0);
-            live.extend(set.map(|bit| (address + (word * 64 + bit) * class.block_bytes, class.block_bytes)));
-        }
-    }
-    let large = liveness.large.blocks.iter().filter(|block| !block.cached);
-    live.extend(large.map(|block| (block.address, block.usable_bytes)));
-    live
-}
-
 #[test]
 fn the_heap_is_found_and_proved_without_any_file() {
     for known in &KNOWN {
@@ -166,7 +152,7 @@ fn take_known(known: &Known, core: &PlainCore, live: &mut BTreeMap<u64, u64>) ->
 fn every_block_of_the_program_is_live_and_every_other_is_explained() {
     for known in &KNOWN {
         let snapshot = read(known);
-        let mut live = live_blocks(&snapshot);
+        let mut live = live::blocks(&snapshot.liveness[0]);
         let core = PlainCore::open(&path(known));
         assert_eq!(take_known(known, &core, &mut live), 3 * 600 + 1);
         let of_threads: Vec<u64> = live.iter().filter(|(_, size)| **size == 896).map(|(at, _)| *at).collect();

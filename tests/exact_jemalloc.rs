@@ -3,6 +3,7 @@
 //! The programs write both down themselves and share no code with heaptap. Each is at rest while it is looked at.
 
 mod ledger;
+mod live;
 
 use heaptap::allocator::Provenance;
 use heaptap::snapshot::schema::{AllocatorSummary, ClassRow, LiveBound};
@@ -13,7 +14,7 @@ use heaptap_test_programs::{
     jemalloc_programs_with_assertions,
 };
 use ledger::{Ledger, Statistics};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -58,26 +59,10 @@ fn assert_cells_equal(name: &str, snapshot: &Snapshot, statistics: &Statistics) 
     cells
 }
 
-/// Usable bytes of every live block, by address.
-fn live_blocks(snapshot: &Snapshot) -> BTreeMap<u64, u64> {
-    let (_, liveness) = jemalloc(snapshot);
-    let mut live = BTreeMap::new();
-    for (index, address) in liveness.runs.address.iter().enumerate() {
-        let class = liveness.run_classes[usize::from(liveness.runs.class[index])];
-        for (word, bits) in (0_u64..).zip(liveness.runs.words(index)) {
-            let set = (0..64).filter(|bit| bits & (1 << bit) != 0);
-            live.extend(set.map(|bit| (address + (word * 64 + bit) * class.block_bytes, class.block_bytes)));
-        }
-    }
-    let large = liveness.large.blocks.iter().filter(|block| !block.cached);
-    live.extend(large.map(|block| (block.address, block.usable_bytes)));
-    live
-}
-
 /// Compares the live blocks with the program's own table, address by address; returns the sizes of those that
 /// the program does not know.
 fn assert_none_missing(name: &str, snapshot: &Snapshot, table: &BTreeSet<u64>) -> Vec<u64> {
-    let live = live_blocks(snapshot);
+    let live = live::blocks(jemalloc(snapshot).1);
     let missing: Vec<_> = table.iter().filter(|address| !live.contains_key(address)).collect();
     assert!(missing.is_empty(), "{name}: {} blocks of the program missing: {missing:x?}", missing.len());
     let mut extra: Vec<u64> =

@@ -20,7 +20,11 @@ pub fn program(target: &Target) -> String {
 
 /// `redis-server  pid 4121  linux x86_64  8 threads  2026-11-23 09:14:05 UTC`.
 pub fn write_target(out: &mut dyn Write, page: &Page, summary: &Summary) -> io::Result<()> {
-    let target = &summary.target;
+    write_moment(out, page, &summary.target, summary.taken_at)
+}
+
+/// The same of a moment that has no summary.
+pub fn write_moment(out: &mut dyn Write, page: &Page, target: &Target, taken_at: f64) -> io::Result<()> {
     writeln!(
         out,
         "{}  pid {}  {} {}  {}  {} UTC",
@@ -29,7 +33,7 @@ pub fn write_target(out: &mut dyn Write, page: &Page, summary: &Summary) -> io::
         harmless(&target.os),
         harmless(&target.arch),
         things(u64::from(target.threads), "thread"),
-        date_and_time(summary.taken_at),
+        date_and_time(taken_at),
     )
 }
 

@@ -1,7 +1,6 @@
 //! Stacks as text: one block for each group of threads, one line for each frame, nothing cut.
 
-use super::clock::date_and_time;
-use super::heading::{program, things};
+use super::heading::{things, write_moment};
 use super::page::{Page, Tone, harmless};
 use super::quantity::millis;
 use crate::stacks::schema::{Frame, Group, Stacks};
@@ -9,17 +8,7 @@ use std::io::{self, Write};
 
 /// Writes the stacks. `budget_ms` is the pause budget, where the target was stopped just now.
 pub fn write(out: &mut dyn Write, page: &Page, stacks: &Stacks, budget_ms: Option<f64>) -> io::Result<()> {
-    let target = &stacks.target;
-    writeln!(
-        out,
-        "{}  pid {}  {} {}  {}  {} UTC",
-        page.paint(Tone::Heading, &program(target)),
-        target.pid,
-        harmless(&target.os),
-        harmless(&target.arch),
-        things(u64::from(target.threads), "thread"),
-        date_and_time(stacks.taken_at),
-    )?;
+    write_moment(out, page, &stacks.target, stacks.taken_at)?;
     let pause = pause(stacks, budget_ms);
     writeln!(out, "{}", page.paint(Tone::Faint, &pause))?;
     for sentence in &stacks.missing {
