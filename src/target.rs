@@ -1,19 +1,19 @@
 //! What the user named: a live process, a capture or a core. It can be captured and summed up, nothing else.
 
+mod allocators;
 mod captured;
 mod recorded;
 mod stacks;
 
 pub use captured::{Captured, Contents};
 
-use crate::allocator::jemalloc::identify;
-use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc};
+use crate::allocator::Allocator;
 use crate::capture::core_file::{CoreFileError, Origin};
 use crate::capture::{self, Capture, CaptureError, Extra, Limits, LiveMemory};
 use crate::census::{Residency, ResidencyError, Walked};
-use crate::memory::Memory;
 use crate::module::{Image, Module, OpenImage};
 use crate::snapshot::{Inconsistency, Snapshot};
+use allocators::Allocators;
 use heaptap_platform::{
     AddressRange, Architecture, MappedFile, Mapping, Pause, Process, ProcessError, ReadError, StopError,
 };
@@ -365,7 +365,7 @@ impl Running {
         let mut modules = Module::all(&mappings, &self.process);
         let live = LiveMemory::new(self.process.memory(), self.process.page_table()?);
         for module in &mut modules {
-            if identify::is_candidate(module) || glibc::identify::is_candidate(module) {
+            if Allocators::may_be_in(module) {
                 module.find_debug(&self.process);
             }
         }
@@ -453,48 +453,5 @@ impl Prepared {
             allocators.walkable.iter().any(|allocator| allocator.module() == path)
         };
         self.modules.iter().filter(holds_roots).flat_map(|module| module.writable.iter().copied()).collect()
-    }
-}
-
-/// Allocators of a target.
-struct Allocators {
-    walkable: Vec<Box<dyn Allocator>>,
-    /// Those that cannot be walked, with the reason, and others recognised by their names.
-    refused: Vec<String>,
-}
-
-impl Allocators {
-    /// Looks for allocators in all modules; at least one must be there.
-    fn find(
-        pid: i32,
-        modules: &[Module],
-        mappings: &[Mapping],
-        memory: &dyn Memory,
-    ) -> Result<Self, TargetError> {
-        let space = AddressSpace { modules, mappings };
-        let jemalloc = identify::find(space, memory);
-        let glibc = glibc::identify::find(space, memory);
-        let others = crate::allocator::known::recognise(modules);
-        let refused = jemalloc.refused.iter().map(ToString::to_string);
-        let refused: Vec<String> = refused.chain(glibc.refused.iter().map(ToString::to_string)).collect();
-        let mut walkable: Vec<Box<dyn Allocator>> = Vec::new();
-        walkable.extend(jemalloc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
-        walkable.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
-        if walkable.is_empty() {
-            return Err(TargetError::NoAllocator { pid, refused, others });
-        }
-        Ok(Self { walkable, refused: refused.into_iter().chain(others).collect() })
-    }
-
-    fn need_thread_pointers(&self, memory: &dyn Memory) -> bool {
-        self.walkable.iter().any(|allocator| allocator.needs_thread_pointers(memory))
-    }
-
-    fn learn_threads(&mut self, memory: &dyn Memory, threads: &[ThreadPointer]) {
-        for allocator in &mut self.walkable {
-            if allocator.needs_thread_pointers(memory) {
-                allocator.learn_threads(memory, threads);
-            }
-        }
     }
 }
