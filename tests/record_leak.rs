@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use heaptap_test_programs::LEAK_SERVER_JEMALLOC;
+use heaptap_test_programs::{LEAK_SERVER, LEAK_SERVER_JEMALLOC};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -15,8 +15,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(arguments: &[&str]) -> Option<Self> {
-        let mut child = Command::new(LEAK_SERVER_JEMALLOC?)
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -26,7 +26,7 @@ impl Server {
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut server = Self { child, input, output };
         assert!(server.line().starts_with("ready"));
-        Some(server)
+        server
     }
 
     fn line(&mut self) -> String {
@@ -110,11 +110,11 @@ impl Verdict {
     }
 }
 
+const ARGUMENTS: [&str; 6] = ["--rate", "60000", "--leak", "0.01", "--minute", "5"];
+
 /// Sampling is allowed to be wrong now and then: once in twenty times on a machine that is not busy with other things.
-#[test]
-fn the_leaking_path_is_named_and_no_other() {
-    let arguments = ["--rate", "60000", "--leak", "0.01", "--minute", "5"];
-    let Some(mut server) = Server::start(&arguments) else { return };
+fn is_named(program: &str) {
+    let mut server = Server::start(program, &ARGUMENTS);
     let mut verdicts = (0..3).map(|_| Verdict::of(&mut server).is_right());
     let right = verdicts.by_ref().take(2).filter(|right| *right).count();
     let right = if right == 1 { right + verdicts.filter(|right| *right).count() } else { right };
@@ -122,10 +122,19 @@ fn the_leaking_path_is_named_and_no_other() {
 }
 
 #[test]
+fn the_leaking_path_is_named_and_no_other_on_jemalloc() {
+    LEAK_SERVER_JEMALLOC.into_iter().for_each(is_named);
+}
+
+#[test]
+fn the_leaking_path_is_named_and_no_other_on_glibc() {
+    is_named(LEAK_SERVER);
+}
+
+#[test]
 fn a_target_outlives_a_recording_that_is_killed() {
-    let Some(mut server) = Server::start(&["--rate", "60000", "--leak", "0.01", "--minute", "5"]) else {
-        return;
-    };
+    let Some(program) = LEAK_SERVER_JEMALLOC else { return };
+    let mut server = Server::start(program, &ARGUMENTS);
     let mut recording = server.record("60s").stdout(Stdio::null()).spawn().unwrap();
     // Once it leaks visibly, watchpoints are set.
     let begun = server.live("RankResults");

@@ -149,18 +149,48 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     fn walk(&self, memory: &dyn Memory, threads: &[ThreadPointer], sink: &mut dyn Sink) -> WalkOutcome;
 }
 
-/// A pointer to the next block that a thread takes from its cache of one size class. It goes one word up with each
-/// allocation of that class by that thread, and one word down with each free.
+/// A word that moves with each allocation of one size class by one thread from its cache, and mostly with each free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheHead {
     /// The thread.
     pub tid: i32,
-    /// Address of the pointer.
+    /// Address of the word, a multiple of its length.
     pub address: u64,
-    /// Usable bytes of the blocks.
+    /// Size class of the blocks, as in the rows of a snapshot.
     pub block_bytes: u64,
-    /// Where it may point to: the stack of cached blocks, one word a block, and its end when there is none.
-    pub stack: AddressRange,
+    /// What the word is.
+    pub form: HeadForm,
+}
+
+/// How a word tells what has been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadForm {
+    /// A pointer to the next block on a stack of cached blocks, one word a block: it goes one word up with an allocation and one
+    /// down with a free. The stack's range; the pointer is its end when there is no block.
+    StackPointer(AddressRange),
+    /// The number of blocks on a stack that grows down, 32 bits: it goes down with an allocation and up with a free.
+    StackCount {
+        /// The end of the stack: of `n` blocks, the next to be taken lies `n` words below.
+        end: u64,
+        /// Most blocks that it may hold.
+        blocks_max: u64,
+    },
+    /// A pointer to the first block of a list, null when there is none. What it was before an allocation is the block.
+    /// Links need not be understood.
+    List {
+        /// Frees put their blocks elsewhere: only allocations and refills move it.
+        frees_elsewhere: bool,
+    },
+}
+
+impl CacheHead {
+    /// Bytes of the word.
+    pub const fn len_bytes(&self) -> u64 {
+        match self.form {
+            HeadForm::StackCount { .. } => 4,
+            HeadForm::StackPointer(_) | HeadForm::List { .. } => 8,
+        }
+    }
 }
 
 /// What an allocator may know of a stopped thread.

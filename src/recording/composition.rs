@@ -1,6 +1,7 @@
 //! What the blocks of each size class look like: a bounded number of live blocks of one moment, read while the target runs.
 
 use super::content::{Content, Shape};
+use crate::allocator::Block;
 use crate::memory::{Memory, MemoryExt};
 use crate::snapshot::Liveness;
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,19 @@ pub struct ClassComposition {
 }
 
 impl ClassComposition {
+    /// Counts a live block, and reads one of `stride`.
+    fn add(&mut self, memory: &dyn Memory, block: u64, block_bytes: u64, stride: u64) {
+        self.live_blocks += 1;
+        if !scattered(block).is_multiple_of(stride) {
+            return;
+        }
+        let len_bytes = usize::try_from(block_bytes.min(SHAPE_BYTES)).unwrap_or(0);
+        if let Ok(bytes) = memory.read_vec(block, len_bytes) {
+            self.read += 1;
+            *self.shapes.entry(Content::new(bytes).shape()).or_default() += 1;
+        }
+    }
+
     /// Blocks of one shape, and the standard error of that.
     pub fn blocks(&self, shape: Shape) -> (f64, f64) {
         if self.read == 0 {
@@ -43,6 +57,7 @@ pub fn compositions(
 ) -> BTreeMap<u64, ClassComposition> {
     let mut all: BTreeMap<u64, ClassComposition> = BTreeMap::new();
     for table in liveness {
+        add_blocks(memory, &table.large.blocks, blocks_max, wanted, &mut all);
         let mut live: HashMap<u16, u64> = HashMap::new();
         for run in table.runs.view(0..table.runs.len()) {
             *live.entry(run.class).or_default() += run.live_blocks();
@@ -56,20 +71,31 @@ pub fn compositions(
             let stride = of_class.div_ceil(blocks_max.max(1)).max(1);
             let composition = all.entry(class.block_bytes).or_default();
             for index in set_bits(run.words) {
-                composition.live_blocks += 1;
                 let block = run.address + u64::from(index) * class.block_bytes;
-                if !scattered(block).is_multiple_of(stride) {
-                    continue;
-                }
-                let len_bytes = usize::try_from(class.block_bytes.min(SHAPE_BYTES)).unwrap_or(0);
-                if let Ok(bytes) = memory.read_vec(block, len_bytes) {
-                    composition.read += 1;
-                    *composition.shapes.entry(Content::new(bytes).shape()).or_default() += 1;
-                }
+                composition.add(memory, block, class.block_bytes, stride);
             }
         }
     }
     all
+}
+
+/// The same of blocks that have places of their own, by their size classes.
+fn add_blocks(
+    memory: &dyn Memory,
+    blocks: &[Block],
+    blocks_max: u64,
+    wanted: &dyn Fn(u64) -> bool,
+    all: &mut BTreeMap<u64, ClassComposition>,
+) {
+    let live = || blocks.iter().filter(|block| !block.cached && wanted(block.class_bytes));
+    let mut counts: HashMap<u64, u64> = HashMap::new();
+    live().for_each(|block| *counts.entry(block.class_bytes).or_default() += 1);
+    for block in live() {
+        let of_class = counts.get(&block.class_bytes).copied().unwrap_or(0);
+        let stride = of_class.div_ceil(blocks_max.max(1)).max(1);
+        let composition = all.entry(block.class_bytes).or_default();
+        composition.add(memory, block.address, block.usable_bytes, stride);
+    }
 }
 
 /// A number without pattern: a program that allocates things by turns would have every other, or every third, taken.
@@ -79,6 +105,10 @@ const fn scattered(address: u64) -> u64 {
 
 /// Whether a block is live in a table.
 pub fn is_live(table: &Liveness, block: u64) -> bool {
+    let large = &table.large.blocks;
+    if let Ok(index) = large.binary_search_by_key(&block, |one| one.address) {
+        return large.get(index).is_some_and(|one| !one.cached);
+    }
     let runs = &table.runs;
     let Some(index) = runs.address.partition_point(|start| *start <= block).checked_sub(1) else {
         return false;

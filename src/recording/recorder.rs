@@ -242,7 +242,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn sampler(&mut self, head: &CacheHead) -> Result<ThreadSampler, SamplerError> {
-        let aim = Aim::Writes { address: head.address, len_bytes: 8 };
+        let aim = Aim::Writes { address: head.address, len_bytes: head.len_bytes() };
         match self.samplers.remove(&head.tid) {
             Some((sampler, address)) if address == head.address => Ok(sampler),
             Some((mut sampler, _)) => sampler.aim(aim).map(|()| sampler),

@@ -21,10 +21,10 @@ use self::chunk::Header;
 use self::layout::{Layout, Version};
 use self::mmapped::Proved;
 use self::parameters::Parameters;
-use self::tcache::Slots;
+use self::tcache::{Caches, Slots};
 use super::address_space::without;
 use super::records::RecordMap;
-use super::{Allocator, Provenance, Sink, ThreadPointer, WalkOutcome};
+use super::{Allocator, Anomalies, CacheHead, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::{AddressRange, merge_ranges};
 
@@ -228,6 +228,13 @@ impl Allocator for Glibc {
 
     fn records_hold_data(&self) -> bool {
         true
+    }
+
+    fn cache_heads(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<CacheHead> {
+        let mut ignored = Anomalies::default();
+        let caches =
+            self.slots.map(|slots| Caches::gather(memory, &self.layout, slots, threads, &mut ignored));
+        caches.unwrap_or_default().heads
     }
 
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64> {

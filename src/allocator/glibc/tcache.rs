@@ -3,10 +3,10 @@
 //! A thread's cache hangs on a pointer in thread-local storage. Without debug information the place of that pointer
 //! is found by its neighbour, the thread's arena: both lie at the same distance from every thread's thread pointer.
 
-use super::chunk::{HEADER_BYTES, Header};
+use super::chunk::{HEADER_BYTES, Header, class_bytes};
 use super::free_list::reveal;
 use super::layout::{Layout, TCACHE_SMALL_BINS, TcacheLayout};
-use crate::allocator::{Anomalies, ThreadPointer};
+use crate::allocator::{Anomalies, CacheHead, HeadForm, ThreadPointer};
 use crate::memory::{Memory, MemoryExt, u16_at, u64_at, words};
 use heaptap_platform::AddressRange;
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +33,8 @@ pub struct Caches {
     pub broken: u64,
     /// Bins whose counter and list differ by one: a thread was stopped between the two.
     pub in_motion: u64,
+    /// The first pointers of all lists that hold blocks of one size.
+    pub heads: Vec<CacheHead>,
 }
 
 /// Where the two pointers lie below a thread pointer.
@@ -196,6 +198,7 @@ impl Caches {
             let Ok(address) = memory.read_u64(slot) else { continue };
             // A thread that has none has a null pointer, or from 2.42 on one to an empty cache in read-only data.
             if let Some(tcache) = Tcache::read(memory, form, address) {
+                caches.heads.extend(heads(thread.tid, address, form));
                 caches.add(memory, layout, form, address, &tcache, anomalies);
             }
         }
@@ -240,6 +243,17 @@ impl Caches {
             self.chunks.extend(blocks.into_iter().map(|block| (block - HEADER_BYTES, false)));
         }
     }
+}
+
+/// The heads of the lists of a cache at `address`, without those that hold blocks of several sizes.
+fn heads(tid: i32, address: u64, form: &TcacheLayout) -> impl Iterator<Item = CacheHead> {
+    let entries = address.wrapping_add(form.entries());
+    (0..TCACHE_SMALL_BINS).map(move |bin| CacheHead {
+        tid,
+        address: entries.wrapping_add(8 * bin),
+        block_bytes: class_bytes((bin + 2) * 16),
+        form: HeadForm::List { frees_elsewhere: false },
+    })
 }
 
 /// The blocks of a supposed cache at `address` that no thread has, if it is one: all lists whole, of the lengths that

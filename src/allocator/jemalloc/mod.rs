@@ -22,7 +22,7 @@ use self::arena::Arena;
 use self::classes::SizeClasses;
 use self::layout::{Layout, Version};
 use self::rtree::{Leaf, Rtree};
-use self::tcache::{Caches, Places, Source, StackHead};
+use self::tcache::{Caches, Places, Source, BinHead};
 use super::{Allocator, CacheHead, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
@@ -161,12 +161,12 @@ impl Allocator for Jemalloc {
             let distance = |thread: &&ThreadPointer| thread.thread_pointer.wrapping_sub(address);
             threads.iter().filter(|thread| distance(thread) < THREAD_STORAGE_BYTES).min_by_key(distance)
         };
-        let head = |head: &StackHead| {
+        let head = |head: &BinHead| {
             Some(CacheHead {
                 tid: owner(head.address)?.tid,
                 address: head.address,
                 block_bytes: self.classes.size_bytes(head.szind)?,
-                stack: head.stack,
+                form: head.form,
             })
         };
         heads.iter().filter_map(head).collect()

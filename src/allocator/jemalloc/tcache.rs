@@ -6,7 +6,7 @@
 use super::arena::Arena;
 use super::classes::SizeClasses;
 use super::layout::{CACHE_BIN_BYTES, CacheBinForm, Layout};
-use crate::allocator::ThreadPointer;
+use crate::allocator::{HeadForm, ThreadPointer};
 use crate::memory::{Memory, MemoryExt, u16_at, u32_at, u64_at};
 use heaptap_platform::AddressRange;
 use std::collections::HashSet;
@@ -59,19 +59,19 @@ pub struct Caches {
     pub own: Vec<(u64, &'static str)>,
     /// Lists that did not close, bins that make no sense.
     pub broken: Vec<u64>,
-    /// Bins of which one word, the head of the stack, moves with each allocation and each free.
-    pub heads: Vec<StackHead>,
+    /// Bins of which one word moves with each allocation and each free.
+    pub heads: Vec<BinHead>,
 }
 
-/// The head of a cache bin's stack; 5.3 and later.
+/// The word of a bin that tells how much is in it: `stack_head` from 5.3 on, before that `ncached`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StackHead {
+pub struct BinHead {
     /// Its address.
     pub address: u64,
     /// The size class of the bin.
     pub szind: u64,
-    /// The stack that it points into; it points behind it when the bin is empty.
-    pub stack: AddressRange,
+    /// What it is.
+    pub form: HeadForm,
 }
 
 /// Where caches may be looked for.
@@ -237,7 +237,8 @@ impl Gather<'_> {
 
     fn counted_bins(&mut self, start: u64, first_szind: u64, count: u64) {
         let Some(bytes) = self.array(start, count) else { return };
-        for (szind, bin) in (first_szind..).zip(bytes.chunks_exact(24)) {
+        let numbered = (first_szind..).zip(bytes.chunks_exact(24)).zip((start..).step_by(24));
+        for ((szind, bin), address) in numbered {
             let (Some(cached), Some(avail)) = (u32_at(bin, 4), u64_at(bin, 16)) else { return };
             // Bins beyond those in use were never written.
             if avail == 0 {
@@ -251,6 +252,8 @@ impl Gather<'_> {
             if szind == 0 {
                 self.caches.own.push((avail.wrapping_sub(8), STACKS));
             }
+            let form = HeadForm::StackCount { end: avail, blocks_max: ITEMS_MAX };
+            self.caches.heads.push(BinHead { address: address.wrapping_add(4), szind, form });
             self.items(avail.wrapping_sub(cached * 8), cached, szind);
         }
     }
@@ -308,7 +311,8 @@ impl Gather<'_> {
         let bound = self.stack_bound(bin, *last_end, end);
         *last_end = end;
         self.want(full, room_bytes);
-        self.caches.heads.push(StackHead { address, szind, stack: AddressRange { start: full, end } });
+        let form = HeadForm::StackPointer(AddressRange { start: full, end });
+        self.caches.heads.push(BinHead { address, szind, form });
         self.items(head, cached_bytes / 8, szind);
         // Freed blocks that a build with detection of late uses keeps below the stack.
         if let Some(bound) = bound.filter(|bound| *bound < full && (full - bound) / 8 <= ITEMS_MAX) {
