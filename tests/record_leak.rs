@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use heaptap_test_programs::{LEAK_SERVER, LEAK_SERVER_JEMALLOC};
+use heaptap_test_programs::{LEAK_SERVER, LEAK_SERVER_JEMALLOC, jemalloc_programs, leak_server_beside};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -124,6 +124,13 @@ fn is_named(program: &str) {
 #[test]
 fn the_leaking_path_is_named_and_no_other_on_jemalloc() {
     LEAK_SERVER_JEMALLOC.into_iter().for_each(is_named);
+}
+
+#[test]
+fn the_leaking_path_is_named_and_no_other_on_jemalloc_that_counts() {
+    let programs = jemalloc_programs().unwrap().iter().filter(|program| program.version == "5.2.1");
+    let server = programs.filter_map(leak_server_beside).next().expect("the script builds it");
+    is_named(server.to_str().unwrap());
 }
 
 #[test]

@@ -36,11 +36,17 @@ pub enum HitKind {
 struct PcVotes {
     allocations: u32,
     frees: u32,
-    /// By DWARF number: how often the register held the block that was allocated.
+    /// By DWARF number: how often the register held the block that was taken or given back.
     block_in: [u32; 17],
 }
 
 impl PcVotes {
+    /// The register that holds the block, as far as is known.
+    fn usual_register(&self) -> Option<usize> {
+        let most = self.block_in.iter().enumerate().max_by_key(|(_, count)| **count)?;
+        (*most.1 > 0).then_some(most.0)
+    }
+
     const fn side(&self) -> Option<Side> {
         if self.frees > 2 * self.allocations {
             Some(Side::Free)
@@ -73,8 +79,28 @@ struct Change {
 #[derive(Debug, Clone, Copy, Default)]
 struct Move {
     side: Option<Side>,
-    /// The block, if it was an allocation.
+    /// The block, if a register holds it.
     block: Option<u64>,
+    /// The one that it is even if no register holds it.
+    sure: Option<u64>,
+}
+
+/// A stack of cached blocks just before a word was watched.
+#[derive(Debug, Clone, Default)]
+pub struct Before {
+    word: Option<u64>,
+    /// The last one is the first that was ever put on it.
+    blocks: Vec<u64>,
+}
+
+impl Before {
+    /// Reads what an allocation may take before its registers show it.
+    pub fn read(head: &CacheHead, memory: &dyn Memory) -> Self {
+        let HeadForm::StackCount { end, blocks_max } = head.form else { return Self::default() };
+        let word = memory.read_u32(head.address).ok().map(u64::from).filter(|count| *count <= blocks_max);
+        let blocks = word.and_then(|count| read_stack(end, count, memory));
+        Self { word, blocks: blocks.unwrap_or_default() }
+    }
 }
 
 /// What has been learnt of the instructions that move the words.
@@ -86,9 +112,15 @@ pub struct PcTable {
 
 impl PcTable {
     /// Tells what each hit on `head` was. `memory` is the running target's.
-    pub fn classify(&mut self, head: &CacheHead, hits: &[Hit], memory: &dyn Memory) -> Vec<HitKind> {
-        let changes = self.changes(head, hits, memory);
-        let moves = match head.form {
+    pub fn classify(
+        &mut self,
+        head: &CacheHead,
+        before: &Before,
+        hits: &[Hit],
+        memory: &dyn Memory,
+    ) -> Vec<HitKind> {
+        let changes = self.changes(head, before.word, hits, memory);
+        let mut moves = match head.form {
             HeadForm::StackPointer(stack) => {
                 let count =
                     |word: u64| (stack.start..=stack.end).contains(&word).then(|| (stack.end - word) / 8);
@@ -100,6 +132,7 @@ impl PcTable {
             }
             HeadForm::List { frees_elsewhere } => moves_of_list(hits, &changes, frees_elsewhere),
         };
+        self.follow_stack(hits, &changes, before, &mut moves);
         self.vote(hits, &moves);
         if matches!(head.form, HeadForm::List { frees_elsewhere: false }) {
             self.vote_by_pairs(hits, &changes);
@@ -107,8 +140,13 @@ impl PcTable {
         hits.iter().zip(moves).map(|(hit, moved)| self.kind(hit, moved)).collect()
     }
 
-    fn changes(&mut self, head: &CacheHead, hits: &[Hit], memory: &dyn Memory) -> Vec<Change> {
-        let mut before = None;
+    fn changes(
+        &mut self,
+        head: &CacheHead,
+        mut before: Option<u64>,
+        hits: &[Hit],
+        memory: &dyn Memory,
+    ) -> Vec<Change> {
         let mut changes = Vec::with_capacity(hits.len());
         for hit in hits {
             let pc = hit.registers.program_counter;
@@ -174,32 +212,56 @@ impl PcTable {
 
     fn kind(&mut self, hit: &Hit, moved: Move) -> HitKind {
         let votes = self.votes_of(hit.registers.program_counter);
-        match moved.side.or_else(|| votes.side()) {
+        let side = moved.side.or_else(|| votes.side());
+        let general = hit.registers.general();
+        let candidate = moved.block.filter(|block| *block != 0);
+        let found =
+            candidate.and_then(|block| Some((block, general.iter().position(|value| *value == block)?)));
+        if let Some(count) = found.and_then(|(_, register)| votes.block_in.get_mut(register)) {
+            *count += 1;
+        }
+        match side {
             Some(Side::Allocation) => {}
             Some(Side::Free) => return HitKind::Free,
             Some(Side::Neither) | None => return HitKind::Unknown,
         }
-        let general = hit.registers.general();
-        let block = moved.block.filter(|block| *block != 0);
-        let found = block.and_then(|block| Some((block, general.iter().position(|value| *value == block)?)));
-        if let Some((block, register)) = found {
-            if let Some(count) = votes.block_in.get_mut(register) {
-                *count += 1;
+        let usual = || votes.usual_register().and_then(|register| general.get(register).copied());
+        let block = found
+            .map(|(block, _)| block)
+            // Code that was not optimised keeps it on the stack.
+            .or_else(|| candidate.filter(|block| is_near(hit, *block)))
+            .or(moved.sure)
+            .or_else(usual);
+        block.map_or(HitKind::Unknown, |block| HitKind::Allocation { block })
+    }
+
+    /// Where the code moves the count before it reads the block, the block is what lay on the stack before, or was put there
+    /// since.
+    fn follow_stack(&self, hits: &[Hit], changes: &[Change], before: &Before, moves: &mut [Move]) {
+        let mut stack = before.clone();
+        for ((hit, change), moved) in hits.iter().zip(changes).zip(moves) {
+            let is_gapless = stack.word.is_some() && stack.word == change.before;
+            match moved.side {
+                Some(Side::Allocation) if is_gapless && !stack.blocks.is_empty() => {
+                    moved.sure = Some(stack.blocks.remove(0)).filter(|block| *block != 0);
+                }
+                Some(Side::Free) if is_gapless => {
+                    let votes = self.votes.get(&hit.registers.program_counter);
+                    let register = votes.and_then(PcVotes::usual_register);
+                    let block = register.and_then(|register| hit.registers.general().get(register));
+                    stack.blocks.insert(0, block.copied().unwrap_or(0));
+                }
+                _ => stack.blocks.clear(),
             }
-            return HitKind::Allocation { block };
-        }
-        // Code that was not optimised keeps it on the stack.
-        if let Some(block) = block.filter(|block| is_near(hit, *block)) {
-            return HitKind::Allocation { block };
-        }
-        let usual = votes.block_in.iter().enumerate().max_by_key(|(_, count)| **count);
-        match usual {
-            Some((register, 1..)) => {
-                general.get(register).map_or(HitKind::Unknown, |block| HitKind::Allocation { block: *block })
-            }
-            _ => HitKind::Unknown,
+            stack.word = change.after;
         }
     }
+}
+
+/// The `count` blocks of a stack that grows down from `end`, the one that is taken next first.
+fn read_stack(end: u64, count: u64, memory: &dyn Memory) -> Option<Vec<u64>> {
+    let count = count.min(CACHED_MAX);
+    memory.read_words(end.wrapping_sub(count * 8), usize::try_from(count).ok()?).ok()
 }
 
 /// Moves of a stack of cached blocks, of which `count` tells how many are on it.
@@ -211,27 +273,28 @@ fn moves_of_stack(
 ) -> Vec<Move> {
     let deepest = changes.iter().filter_map(|change| count(change.after?)).max();
     // A block that was taken stands where it stood until the next free.
-    let slots = deepest.map_or(0, |count| (count + 1).min(CACHED_MAX));
-    let stack = memory.read_words(end.wrapping_sub(slots * 8), usize::try_from(slots).unwrap_or(0));
-    let stack = stack.unwrap_or_default();
-    let taken = |left: u64| {
-        let from_end = usize::try_from(left).ok()?.checked_add(1)?;
+    let stack = deepest.and_then(|count| read_stack(end, count + 1, memory)).unwrap_or_default();
+    let at_depth = |depth: u64| {
+        let from_end = usize::try_from(depth).ok()?;
         stack.len().checked_sub(from_end).and_then(|at| stack.get(at)).copied()
     };
-    let side = |change: &Change| {
-        let counts = (change.before.and_then(count), change.after.and_then(count));
-        let step = match counts {
-            (Some(before), Some(after)) => after.wrapping_sub(before).cast_signed(),
-            _ => change.step?,
+    let moved = |change: &Change| {
+        let (before, after) = (change.before.and_then(count), change.after.and_then(count));
+        let step = match (before, after) {
+            (Some(before), Some(after)) => Some(after.wrapping_sub(before).cast_signed()),
+            _ => change.step,
         };
-        Some(match step {
+        let side = step.map(|step| match step {
             -1 => Side::Allocation,
             1 => Side::Free,
             _ => Side::Neither,
-        })
+        });
+        let above = after.and_then(|after| at_depth(after + 1));
+        let top = after.and_then(at_depth);
+        // Of a free it is the one on top, of an allocation the one above.
+        let block = if side == Some(Side::Free) { top } else { above };
+        Move { side, block, sure: None }
     };
-    let moved =
-        |change: &Change| Move { side: side(change), block: change.after.and_then(count).and_then(taken) };
     changes.iter().map(moved).collect()
 }
 
@@ -249,7 +312,7 @@ fn moves_of_list(hits: &[Hit], changes: &[Change], frees_elsewhere: bool) -> Vec
         _ => frees_elsewhere.then_some(Side::Allocation),
     };
     let moved =
-        |(hit, change): (&Hit, &Change)| Move { side: side(hit, change), block: change.before };
+        |(hit, change): (&Hit, &Change)| Move { side: side(hit, change), block: change.before, sure: None };
     hits.iter().zip(changes).map(moved).collect()
 }
 
@@ -304,14 +367,9 @@ mod tests {
         let mut table = PcTable::default();
         // A list a, b, c: a is taken, x is given back, x is taken, b is taken.
         let (a, b, c, x) = (0xa0, 0xb0, 0xc0, 0xf0);
-        let hits = [
-            hit(FREE, a, a),
-            hit(MALLOC, b, a),
-            hit(FREE, x, b),
-            hit(MALLOC, b, x),
-            hit(MALLOC, c, b),
-        ];
-        let kinds = table.classify(&list(false), &hits, &Code);
+        let hits =
+            [hit(FREE, a, a), hit(MALLOC, b, a), hit(FREE, x, b), hit(MALLOC, b, x), hit(MALLOC, c, b)];
+        let kinds = table.classify(&list(false), &Before::default(), &hits, &Code);
         assert_eq!(kinds[1], HitKind::Allocation { block: a });
         assert_eq!(kinds[2], HitKind::Free);
         assert_eq!(kinds[3], HitKind::Allocation { block: x });
@@ -322,10 +380,15 @@ mod tests {
     fn an_end_of_a_list_is_an_allocation_and_a_beginning_is_none() {
         let mut table = PcTable::default();
         let hits = [hit(FREE, 0xa0, 0), hit(MALLOC, 0, 0xa0), hit(FREE, 0xb0, 0)];
-        let kinds = table.classify(&list(false), &hits, &Code);
+        let kinds = table.classify(&list(false), &Before::default(), &hits, &Code);
         assert_eq!(kinds[1..], [HitKind::Allocation { block: 0xa0 }, HitKind::Free]);
         // The same instructions are known from now on.
-        let kinds = table.classify(&list(false), &[hit(FREE, 0xa0, 0), hit(MALLOC, 0xb0, 0xa0)], &Code);
+        let kinds = table.classify(
+            &list(false),
+            &Before::default(),
+            &[hit(FREE, 0xa0, 0), hit(MALLOC, 0xb0, 0xa0)],
+            &Code,
+        );
         assert_eq!(kinds, [HitKind::Free, HitKind::Allocation { block: 0xa0 }]);
     }
 
@@ -333,7 +396,7 @@ mod tests {
     fn refills_of_a_list_that_frees_do_not_move_are_neither() {
         let mut table = PcTable::default();
         let hits = [hit(MALLOC, 0, 0xa0), hit(FREE, 0xb0, 0), hit(MALLOC, 0xc0, 0xb0)];
-        let kinds = table.classify(&list(true), &hits, &Code);
+        let kinds = table.classify(&list(true), &Before::default(), &hits, &Code);
         assert_eq!(kinds[1..], [HitKind::Unknown, HitKind::Allocation { block: 0xb0 }]);
     }
 }

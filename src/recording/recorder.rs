@@ -1,6 +1,6 @@
 //! Watches the thread caches of a running process, a short while at a time.
 
-use super::arm::{HitKind, PcTable};
+use super::arm::{Before, HitKind, PcTable};
 use super::budget::Budget;
 use super::content::{Content, LOOK_BYTES_MAX};
 use crate::allocator::CacheHead;
@@ -218,9 +218,10 @@ impl<'a> Recorder<'a> {
     /// Watches one word for a short while.
     fn arm(&mut self, head: &CacheHead) -> Result<(), SamplerError> {
         let mut sampler = self.sampler(head)?;
-        let before = sampler.hit_count()?;
+        let hits_before = sampler.hit_count()?;
         // Whoever is put aside while the breakpoint is enabled lets the target run into it again and again.
         let raised = ThreadPriority::raise();
+        let before = Before::read(head, &Unasked(self.live));
         let begun = Instant::now();
         sampler.enable()?;
         let seen = wait_for_hits(&sampler, begun);
@@ -228,7 +229,7 @@ impl<'a> Recorder<'a> {
         let armed = begun.elapsed();
         drop(raised);
         let hits = sampler.take();
-        let count = sampler.hit_count()?.saturating_sub(before);
+        let count = sampler.hit_count()?.saturating_sub(hits_before);
         self.samplers.insert(head.tid, (sampler, head.address));
         self.budget.spend(count);
         let cost = self.budget.hit_cost().saturating_mul(u32::try_from(count).unwrap_or(0));
@@ -236,7 +237,7 @@ impl<'a> Recorder<'a> {
         tally.arms += 1;
         tally.watched += armed.saturating_sub(cost).max(Duration::from_micros(2));
         if seen {
-            self.keep(head, &hits);
+            self.keep(head, &before, &hits);
         }
         Ok(())
     }
@@ -257,8 +258,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn keep(&mut self, head: &CacheHead, hits: &[Hit]) {
-        let kinds = self.pcs.classify(head, hits, &Unasked(self.live));
+    fn keep(&mut self, head: &CacheHead, before: &Before, hits: &[Hit]) {
+        let kinds = self.pcs.classify(head, before, hits, &Unasked(self.live));
         for (index, (hit, kind)) in hits.iter().zip(&kinds).enumerate() {
             let HitKind::Allocation { block } = *kind else {
                 self.unknown_hits += u64::from(*kind == HitKind::Unknown);

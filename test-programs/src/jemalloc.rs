@@ -75,6 +75,13 @@ pub fn jemalloc_programs() -> Result<&'static [JemallocProgram], &'static Progra
     split().as_ref().map(|(release, _)| release.as_slice())
 }
 
+/// The leak server with the jemalloc of a program inside as its malloc; `None` where there is none with that one.
+pub fn leak_server_beside(program: &JemallocProgram) -> Option<PathBuf> {
+    let name = program.name.strip_prefix("ledger-")?;
+    let server = program.executable.with_file_name(format!("leak-server-{name}"));
+    server.exists().then_some(server)
+}
+
 /// Those whose jemalloc has its own assertions.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use self::arena::Arena;
 use self::classes::SizeClasses;
 use self::layout::{Layout, Version};
 use self::rtree::{Leaf, Rtree};
-use self::tcache::{Caches, Places, Source, BinHead};
+use self::tcache::{BinHead, Caches, Places, Source};
 use super::{Allocator, CacheHead, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
