@@ -14,6 +14,7 @@ pub mod attribution;
 pub mod capture;
 pub mod census;
 pub mod cli;
+pub mod content;
 pub mod growth;
 pub mod memory;
 pub mod module;

@@ -5,7 +5,7 @@
 //! It is taken off. Growth is told apart by size class and shape of content, because blocks that live long stay as well as
 //! leaked ones do: only what grows is divided.
 
-use crate::recording::Shape;
+use crate::content::Shape;
 use std::collections::BTreeMap;
 
 /// Fewest samples of a site that can be judged.

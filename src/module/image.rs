@@ -131,6 +131,20 @@ impl Image {
             .collect()
     }
 
+    /// The bytes that the file has for its own address `address`, before any relocation.
+    pub fn loaded_bytes(&self, address: u64, len_bytes: usize) -> Option<&[u8]> {
+        let holds = |segment: &&elf::ProgramHeader64<LittleEndian>| {
+            let start = segment.p_vaddr(LittleEndian);
+            segment.p_type(LittleEndian) == elf::PT_LOAD
+                && address >= start
+                && address - start < segment.p_filesz(LittleEndian)
+        };
+        let segment = self.segments().iter().find(holds)?;
+        let start = usize::try_from(address - segment.p_vaddr(LittleEndian)).ok()?;
+        let data = segment.data(LittleEndian, self.bytes()).ok()?;
+        data.get(start..start.checked_add(len_bytes)?)
+    }
+
     /// Thread-local storage: size and alignment of the module's block.
     pub fn thread_local_bytes(&self) -> Option<(u64, u64)> {
         let segment = self.segments().iter().find(|segment| segment.p_type(LittleEndian) == elf::PT_TLS)?;

@@ -7,9 +7,11 @@ pub mod call_frames;
 pub mod dwarf;
 pub mod image;
 pub mod loaded;
+mod relocation;
 pub mod types;
 
 pub use image::{Image, Symbol};
+pub use relocation::relocations;
 
 use heaptap_platform::{AddressRange, Mapping, MappingKind};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What the blocks of each size class look like: a bounded number of live blocks of one moment, read while the target runs.
 
-use super::content::{Content, Shape};
 use crate::allocator::Block;
+use crate::content::{Content, Shape, Typer};
 use crate::memory::{Memory, MemoryExt};
 use crate::snapshot::Liveness;
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ pub struct ClassComposition {
 
 impl ClassComposition {
     /// Counts a live block, and reads one of `stride`.
-    fn add(&mut self, memory: &dyn Memory, block: u64, block_bytes: u64, stride: u64) {
+    fn add(&mut self, memory: &dyn Memory, typer: &Typer<'_>, block: u64, block_bytes: u64, stride: u64) {
         self.live_blocks += 1;
         if !scattered(block).is_multiple_of(stride) {
             return;
@@ -30,7 +30,7 @@ impl ClassComposition {
         let len_bytes = usize::try_from(block_bytes.min(SHAPE_BYTES)).unwrap_or(0);
         if let Ok(bytes) = memory.read_vec(block, len_bytes) {
             self.read += 1;
-            *self.shapes.entry(Content::new(bytes).shape()).or_default() += 1;
+            *self.shapes.entry(typer.shape(&Content::new(bytes))).or_default() += 1;
         }
     }
 
@@ -54,10 +54,11 @@ pub fn compositions(
     liveness: &[Liveness],
     blocks_max: u64,
     wanted: &dyn Fn(u64) -> bool,
+    typer: &Typer<'_>,
 ) -> BTreeMap<u64, ClassComposition> {
     let mut all: BTreeMap<u64, ClassComposition> = BTreeMap::new();
     for table in liveness {
-        add_blocks(memory, &table.large.blocks, blocks_max, wanted, &mut all);
+        add_blocks(memory, typer, &table.large.blocks, blocks_max, wanted, &mut all);
         let mut live: HashMap<u16, u64> = HashMap::new();
         for run in table.runs.view(0..table.runs.len()) {
             *live.entry(run.class).or_default() += run.live_blocks();
@@ -72,7 +73,7 @@ pub fn compositions(
             let composition = all.entry(class.block_bytes).or_default();
             for index in set_bits(run.words) {
                 let block = run.address + u64::from(index) * class.block_bytes;
-                composition.add(memory, block, class.block_bytes, stride);
+                composition.add(memory, typer, block, class.block_bytes, stride);
             }
         }
     }
@@ -82,6 +83,7 @@ pub fn compositions(
 /// The same of blocks that have places of their own, by their size classes.
 fn add_blocks(
     memory: &dyn Memory,
+    typer: &Typer<'_>,
     blocks: &[Block],
     blocks_max: u64,
     wanted: &dyn Fn(u64) -> bool,
@@ -94,7 +96,7 @@ fn add_blocks(
         let of_class = counts.get(&block.class_bytes).copied().unwrap_or(0);
         let stride = of_class.div_ceil(blocks_max.max(1)).max(1);
         let composition = all.entry(block.class_bytes).or_default();
-        composition.add(memory, block.address, block.usable_bytes, stride);
+        composition.add(memory, typer, block.address, block.usable_bytes, stride);
     }
 }
 

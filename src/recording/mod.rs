@@ -8,7 +8,6 @@
 mod arm;
 mod budget;
 mod composition;
-pub mod content;
 mod recorder;
 pub mod schema;
 pub mod session;
@@ -16,5 +15,4 @@ mod store;
 
 pub use arm::{HitKind, PcTable};
 pub use budget::Budget;
-pub use content::{Content, Shape};
 pub use recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample, Tally};

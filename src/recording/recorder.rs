@@ -2,9 +2,9 @@
 
 use super::arm::{Before, HitKind, PcTable};
 use super::budget::Budget;
-use super::content::{Content, LOOK_BYTES_MAX};
 use crate::allocator::CacheHead;
 use crate::capture::LiveMemory;
+use crate::content::{Content, LOOK_BYTES_MAX};
 use crate::memory::{Fault, Memory, MemoryExt};
 use crate::module::Module;
 use crate::unwind::{Frame, Unwinder};

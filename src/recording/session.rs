@@ -1,12 +1,13 @@
 //! A recording from its first moment to its last: counts blocks, aims at what grows, samples, judges.
 
+use super::Budget;
 use super::composition::{ClassComposition, compositions, is_live};
 use super::recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample};
 use super::schema::{Cost, Recording, SCHEMA, Site};
-use super::{Budget, Shape};
 use crate::allocator::CacheHead;
 use crate::attribution::{self, Evidence, Grown, Share};
 use crate::capture::LiveMemory;
+use crate::content::{Shape, Typer};
 use crate::growth::{self, Group, Growth, GrowthError, GrowthOptions, Observation};
 use crate::snapshot::{Liveness, Snapshot};
 use crate::symbolize::{DebugFiles, Symbolizer};
@@ -73,7 +74,8 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let process = Process::open(target.pid()).map_err(TargetError::from)?;
     let pages = process.page_table().map_err(TargetError::from)?;
     let live = LiveMemory::new(process.memory(), pages);
-    let first_shapes = compositions(&live, liveness(&moments, 0), BLOCKS_READ_FIRST, &|_| true);
+    let typer = Typer::new(&captured.modules, &captured.mappings, &live);
+    let first_shapes = compositions(&live, liveness(&moments, 0), BLOCKS_READ_FIRST, &|_| true, &typer);
     let cost = hit_cost(Architecture::X86_64, STACK_LEN_BYTES).map_err(RecordingError::from)?;
     let executable: Vec<AddressRange> =
         captured.mappings.iter().filter(|mapping| mapping.executable).map(|mapping| mapping.range).collect();
@@ -93,10 +95,10 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let growth = growth_of(&moments)?;
     let last = moments.len() - 1;
     let growing: BTreeSet<u64> = steady_classes(&moments, &growth).into_iter().collect();
-    let last_shapes =
-        compositions(&live, liveness(&moments, last), BLOCKS_READ_LAST, &|class| growing.contains(&class));
+    let is_growing = |class| growing.contains(&class);
+    let last_shapes = compositions(&live, liveness(&moments, last), BLOCKS_READ_LAST, &is_growing, &typer);
     let old_ns = u64::try_from(plan.span.mul_f64(OLD_PART).as_nanos()).unwrap_or(u64::MAX);
-    let evidence = judge(&recorder, liveness(&moments, last), judged_ns.saturating_sub(old_ns));
+    let evidence = judge(&recorder, &typer, liveness(&moments, last), judged_ns.saturating_sub(old_ns));
     let grown: Vec<Grown> = growing
         .iter()
         .flat_map(|class| grown_shapes(*class, delta_blocks(&growth, *class), &first_shapes, &last_shapes))
@@ -105,7 +107,7 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let files: Vec<DebugFiles> =
         captured.modules.iter().map(|module| DebugFiles::find(module, &process, false)).collect();
     let symbolizer = Symbolizer::new(&captured.modules, &files);
-    Ok(report(&recorder, &symbolizer, growth, &shares, begun.elapsed()))
+    Ok(report(&recorder, &symbolizer, &typer, growth, &shares, begun.elapsed()))
 }
 
 fn moment(captured: &Captured) -> Result<Moment, TargetError> {
@@ -219,7 +221,12 @@ fn grown_shapes(
 }
 
 /// What became of each sample.
-fn judge(recorder: &Recorder<'_>, liveness: &[Liveness], old_before_ns: u64) -> Vec<Evidence> {
+fn judge(
+    recorder: &Recorder<'_>,
+    typer: &Typer<'_>,
+    liveness: &[Liveness],
+    old_before_ns: u64,
+) -> Vec<Evidence> {
     let mut counts: BTreeMap<(i32, u64), u64> = BTreeMap::new();
     for sample in &recorder.samples {
         *counts.entry((sample.tid, sample.block_bytes)).or_default() += 1;
@@ -234,30 +241,42 @@ fn judge(recorder: &Recorder<'_>, liveness: &[Liveness], old_before_ns: u64) -> 
         site: sample.site,
         weight: weight(sample),
         is_old: sample.time_ns < old_before_ns,
-        stayed: stayed(recorder, liveness, sample),
+        stayed: stayed(recorder, typer, liveness, sample),
     };
     recorder.samples.iter().map(evidence).collect()
 }
 
 /// The shape of a sampled block that is still there.
-fn stayed(recorder: &Recorder<'_>, liveness: &[Liveness], sample: &Sample) -> Option<Shape> {
+fn stayed(
+    recorder: &Recorder<'_>,
+    typer: &Typer<'_>,
+    liveness: &[Liveness],
+    sample: &Sample,
+) -> Option<Shape> {
     if sample.freed_at_once || !liveness.iter().any(|table| is_live(table, sample.block)) {
         return None;
     }
     let then = sample.content.as_ref()?;
     let now = recorder.look(sample.block, sample.block_bytes)?;
-    now.is_still(then).then(|| now.shape())
+    now.is_still(then).then(|| typer.shape(&now))
 }
 
 fn report(
     recorder: &Recorder<'_>,
     symbolizer: &Symbolizer<'_>,
+    typer: &Typer<'_>,
     growth: Growth,
     shares: &[Share],
     elapsed: Duration,
 ) -> Recording {
-    let sites: Vec<Site> =
-        shares.iter().zip(1_u32..).map(|(share, rank)| site(recorder, symbolizer, share, rank)).collect();
+    let sites: Vec<Site> = shares
+        .iter()
+        .zip(1_u32..)
+        .map(|(share, rank)| Site {
+            type_name: typer.name(share.shape),
+            ..site(recorder, symbolizer, share, rank)
+        })
+        .collect();
     let attributed: i64 = sites.iter().map(|site| site.delta_bytes).sum();
     let grown: i64 = growth.rows.iter().map(|row| row.delta_bytes.max(0)).sum();
     Recording {
@@ -299,7 +318,6 @@ fn site(recorder: &Recorder<'_>, symbolizer: &Symbolizer<'_>, share: &Share, ran
         share_low: share.low,
         share_high: share.high,
         size_bytes: share.block_bytes,
-        type_name: share.shape.to_string(),
         samples: share.samples,
         stay_ratio: share.stay_ratio,
         threads: threads
@@ -310,5 +328,6 @@ fn site(recorder: &Recorder<'_>, symbolizer: &Symbolizer<'_>, share: &Share, ran
             .collect(),
         addresses: examples,
         frames,
+        ..Site::default()
     }
 }
