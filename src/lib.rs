@@ -16,6 +16,7 @@ pub mod census;
 pub mod cli;
 pub mod content;
 pub mod growth;
+pub mod inspection;
 pub mod memory;
 pub mod module;
 pub mod recording;

@@ -2,10 +2,12 @@
 
 mod allocators;
 mod captured;
+mod inspected;
 mod recorded;
 mod stacks;
 
 pub use captured::{Captured, Contents};
+pub use inspected::Inspected;
 
 use crate::allocator::Allocator;
 use crate::capture::core_file::{CoreFileError, Origin};
@@ -51,11 +53,13 @@ pub struct Options {
     pub residency: bool,
     /// Copy also what a capture file is to hold.
     pub contents: Contents,
+    /// Copy also the memory around this address.
+    pub at: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pause_budget: Limits::default().pause, residency: true, contents: Contents::Records }
+        Self { pause_budget: Limits::default().pause, residency: true, contents: Contents::Records, at: None }
     }
 }
 
@@ -344,7 +348,7 @@ impl Running {
     fn captured(&self, prepared: Prepared, options: &Options) -> Result<Captured, TargetError> {
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
         let mut allocators = self.find(&prepared)?;
-        let extra = prepared.extra(&allocators, options.contents);
+        let extra = prepared.extra(&allocators, options);
         let capture = self.capture(&prepared, &mut allocators, &extra, limits)?;
         let origin = self.origin(&prepared, &capture);
         Ok(Captured {
@@ -429,10 +433,18 @@ struct Prepared {
     live: LiveMemory,
 }
 
+/// What is copied of the memory around an address.
+fn around(address: u64) -> AddressRange {
+    const AROUND_BYTES: u64 = 16 << 10;
+    let (start, end) = (address.saturating_sub(AROUND_BYTES), address.saturating_add(AROUND_BYTES));
+    AddressRange { start, end }.page_aligned(4096)
+}
+
 impl Prepared {
     /// What a capture file is to hold besides the allocators' records.
-    fn extra(&self, allocators: &Allocators, contents: Contents) -> Extra {
+    fn extra(&self, allocators: &Allocators, options: &Options) -> Extra {
         const STACK_TOP_BYTES: u64 = 64 << 10;
+        let contents = options.contents;
         let mut extra = Extra::default();
         if contents != Contents::Records {
             extra.ranges = capture::module_lists(&self.live, &self.auxiliary_vector);
@@ -443,6 +455,7 @@ impl Prepared {
             extra.writable = self.mappings.iter().filter(private).map(|mapping| mapping.range).collect();
             extra.ranges.extend(self.roots_data(allocators));
         }
+        extra.ranges.extend(options.at.map(around));
         extra
     }
 

@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         link_measures(&programs.join("measure"))?;
     }
     link_stacks(&programs.join("stacks"))?;
+    link_types(&programs.join("types"))?;
     // Where jemalloc is malloc in the C library, there is no package of it.
     let Some(root) = env::var_os("DEP_JEMALLOC_ROOT") else {
         return Ok(());
@@ -70,6 +71,30 @@ fn link_stacks(sources: &Path) -> Result<(), Box<dyn Error>> {
     one("CALLS_WITHOUT_HDR", &["-fomit-frame-pointer", "-Wl,--no-eh-frame-hdr"])?;
     one("CALLS_DEBUG_FRAME", &["-fomit-frame-pointer", "-fno-asynchronous-unwind-tables"])?;
     one("CALLS_FRAME_POINTER", &["-g0", "-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables"])
+}
+
+/// Programs with objects of known types: stripped, with and without fixed addresses, with and without shared libraries.
+fn link_types(sources: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", sources.display());
+    let one = |name: &str, arguments: &[&str]| {
+        let arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        let mut build = cc::Build::new();
+        build.cpp(true).std("gnu++17");
+        link_files(&mut build, &[sources.join("types.cpp")], name, &arguments)
+    };
+    one("TYPES", &["-fPIE", "-pie", "-s"])?;
+    one("TYPES_FIXED", &["-fno-PIE", "-no-pie", "-s"])?;
+    one("TYPES_STATIC", &["-static", "-s"])?;
+    one("TYPES_WITHOUT_RTTI", &["-fno-rtti", "-s"])?;
+    let executable = Path::new(&env::var("OUT_DIR")?).join("traits");
+    let mut command = std::process::Command::new(env::var("RUSTC")?);
+    command.args(["--edition", "2024", "-O", "-o"]).arg(&executable).arg(sources.join("traits.rs"));
+    let status = command.status()?;
+    if !status.success() {
+        return Err(format!("{command:?}: {status}").into());
+    }
+    println!("cargo::rustc-env=TRAITS={}", executable.display());
+    Ok(())
 }
 
 fn link_files(

@@ -21,6 +21,7 @@ fn manual_of_every_command() {
         &["watch"],
         &["capture"],
         &["record"],
+        &["show"],
         &["stacks"],
         &["symbolize"],
         &["generate"],

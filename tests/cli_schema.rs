@@ -6,9 +6,17 @@ mod handmade;
 
 use heaptap::allocator::Anomaly;
 use heaptap::cli::exit::Exit;
+use heaptap::content::Evidence;
 use heaptap::growth::schema::{Growth, Moment, ResidentDelta, Row};
+use heaptap::inspection::{
+    self,
+    schema::{
+        Block, CommonWord, Inspection, Place, Referrer, Referrers, Sample, SampledBlock, TypeCount, Word,
+    },
+};
 use heaptap::snapshot::Summary;
 use heaptap::snapshot::schema::LiveBound;
+use heaptap::stacks::schema::Thread;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -182,6 +190,66 @@ fn every_field_of_growth_is_documented() {
         printed.retain(|name, _| inner(name, copy).is_none());
     }
     assert_documented("heaptap/growth/1", &printed);
+}
+
+/// An inspection that lacks nothing.
+fn whole_inspection() -> Inspection {
+    let block = Block {
+        type_name: Some(String::new()),
+        type_by: Some(Evidence::Rtti),
+        run_address: Some(1),
+        run_index: Some(1),
+        run_blocks: Some(1),
+        run_live_blocks: Some(1),
+        ..Block::default()
+    };
+    let word = Word { points_to: Some(String::new()), ..Word::default() };
+    Inspection {
+        schema: inspection::schema::SCHEMA.to_owned(),
+        pause_ms: 0.5,
+        taken_at: 0.5,
+        place: Some(Place {
+            block: Some(block.clone()),
+            allocator: Some(String::new()),
+            before: Some(Block::default()),
+            after: Some(Block::default()),
+            thread: Some(Thread::default()),
+            module: Some(String::new()),
+            offset: Some(1),
+            symbol: Some(String::new()),
+            mapping_start: Some(1),
+            mapping_end: Some(1),
+            ..Place::default()
+        }),
+        words: vec![word.clone()],
+        referrers: Some(Referrers {
+            words: vec![Referrer { type_name: Some(String::new()), ..Referrer::default() }],
+            ..Referrers::default()
+        }),
+        sample: Some(Sample {
+            shard: Some(1),
+            new_since: Some(String::new()),
+            types: vec![TypeCount { type_name: String::new(), type_by: Evidence::Text, blocks: 1 }],
+            common: vec![CommonWord { points_to: Some(String::new()), ..CommonWord::default() }],
+            blocks: vec![SampledBlock::default()],
+            ..Sample::default()
+        }),
+        missing: vec![String::new()],
+        ..Inspection::default()
+    }
+}
+
+#[test]
+fn every_field_of_an_inspection_is_documented() {
+    // Blocks and targets are documented once.
+    let is_repeated = |field: &str| {
+        ["target.", "place.before.", "place.after.", "place.thread.", "sample.blocks[].block."]
+            .iter()
+            .any(|start| field.starts_with(start))
+    };
+    let mut fields = printed(&whole_inspection());
+    fields.retain(|field, _| !is_repeated(field));
+    assert_documented("heaptap/block/1", &fields);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #[cfg(feature = "demo")]
 use super::demo;
 use super::exit::Exit;
-use super::{capture, diff, duration, generate, info, record, snap, stacks, symbolize, watch};
+use super::{capture, diff, duration, generate, info, record, show, snap, stacks, symbolize, watch};
 use crate::report::rollup::Grouping;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -44,6 +44,7 @@ pub enum Command {
     Watch(watch::WatchArgs),
     Record(record::RecordArgs),
     Capture(capture::CaptureArgs),
+    Show(show::ShowArgs),
     Stacks(stacks::StacksArgs),
     Symbolize(symbolize::SymbolizeArgs),
     #[cfg(feature = "demo")]

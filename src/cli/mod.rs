@@ -19,6 +19,7 @@ mod moment;
 mod progress;
 pub mod record;
 pub mod setting;
+pub mod show;
 pub mod snap;
 pub mod stacks;
 pub mod symbolize;
@@ -68,6 +69,7 @@ fn run(command: Command, setting: &Setting, out: &mut dyn Write) -> Result<Exit,
         Command::Watch(args) => args.run(setting, out),
         Command::Record(args) => args.run(setting, out),
         Command::Capture(args) => args.run(setting, out),
+        Command::Show(args) => args.run(setting, out),
         Command::Stacks(args) => args.run(setting, out),
         Command::Symbolize(args) => args.run(setting, out),
         #[cfg(feature = "demo")]

@@ -83,6 +83,14 @@ impl<'a> Typer<'a> {
         Some(BlockType { name, evidence })
     }
 
+    /// The class whose vtable is at `address`, that of a base too; nothing where none is or its name is not known.
+    pub fn class_at(&self, address: u64) -> Option<String> {
+        let table = self.class_table(address)?;
+        let class = table.class?;
+        let offset_to_top = table.offset_to_top;
+        Some(if offset_to_top == 0 { class } else { format!("{class}, base at +{}", -offset_to_top) })
+    }
+
     /// `module+0xoffset`, the offset as the module's file has it.
     fn place(&self, address: u64) -> String {
         let module = self.space.modules.iter().find(|module| module.range.contains(address));

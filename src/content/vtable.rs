@@ -6,7 +6,6 @@
 use crate::allocator::AddressSpace;
 use crate::memory::{Memory, MemoryExt};
 use crate::symbolize::demangle::demangle;
-use heaptap_platform::Mapping;
 
 /// Longest name of a type that is read.
 const NAME_BYTES_MAX: usize = 8192;
@@ -43,21 +42,26 @@ pub(super) struct Tables<'a, M: ?Sized> {
 }
 
 impl<M: Memory + ?Sized> Tables<'_, M> {
-    fn mapping(&self, address: u64) -> Option<&Mapping> {
-        self.space.mapping(address)
-    }
-
     fn is_in_module(&self, address: u64) -> bool {
         self.space.modules.iter().any(|module| module.range.contains(address))
     }
 
+    /// Whether a module's memory is executed; nothing outside of modules. Its file knows it better than a list of mappings,
+    /// which debuggers leave incomplete.
+    fn is_executed(&self, address: u64) -> Option<bool> {
+        let module = self.space.modules.iter().find(|module| module.range.contains(address))?;
+        let stated = address.wrapping_sub(module.bias);
+        let by_file = module.image.as_ref().and_then(|image| image.is_executed(stated));
+        by_file.or_else(|| self.space.mapping(address).map(|mapping| mapping.executable))
+    }
+
     fn is_code(&self, address: u64) -> bool {
-        self.is_in_module(address) && self.mapping(address).is_some_and(|mapping| mapping.executable)
+        self.is_executed(address) == Some(true)
     }
 
     /// Data of a module.
     pub fn is_data(&self, address: u64) -> bool {
-        self.is_in_module(address) && self.mapping(address).is_some_and(|mapping| !mapping.executable)
+        self.is_executed(address) == Some(false)
     }
 
     /// The class whose objects point to `address`.

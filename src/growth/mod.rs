@@ -33,6 +33,26 @@ pub enum Group {
     Shard,
 }
 
+/// Refuses two targets that are not one process.
+///
+/// # Errors
+/// They are two, named as given.
+pub fn check_same_process(
+    (from, one): (&str, &crate::snapshot::schema::Target),
+    (to, other): (&str, &crate::snapshot::schema::Target),
+) -> Result<(), GrowthError> {
+    match observation::Kinship::of(one, other) {
+        observation::Kinship::TwoProcesses(difference) => {
+            Err(GrowthError::DifferentProcesses { from: from.to_owned(), to: to.to_owned(), difference })
+        }
+        observation::Kinship::Executed => {
+            let difference = "it has executed another program in between".to_owned();
+            Err(GrowthError::DifferentProcesses { from: from.to_owned(), to: to.to_owned(), difference })
+        }
+        observation::Kinship::OneProgram => Ok(()),
+    }
+}
+
 /// How moments are compared and what is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrowthOptions {

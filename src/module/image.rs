@@ -131,6 +131,18 @@ impl Image {
             .collect()
     }
 
+    /// Whether the file's own address `address` is in a segment that is executed; nothing where it is in none.
+    pub fn is_executed(&self, address: u64) -> Option<bool> {
+        let holds = |segment: &&elf::ProgramHeader64<LittleEndian>| {
+            let start = segment.p_vaddr(LittleEndian);
+            segment.p_type(LittleEndian) == elf::PT_LOAD
+                && address >= start
+                && address - start < segment.p_memsz(LittleEndian)
+        };
+        let segment = self.segments().iter().find(holds)?;
+        Some(segment.p_flags(LittleEndian).0 & elf::PF_X.0 != 0)
+    }
+
     /// The bytes that the file has for its own address `address`, before any relocation.
     pub fn loaded_bytes(&self, address: u64, len_bytes: usize) -> Option<&[u8]> {
         let holds = |segment: &&elf::ProgramHeader64<LittleEndian>| {

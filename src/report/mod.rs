@@ -16,6 +16,7 @@ pub mod record;
 pub mod resident;
 pub mod rollup;
 pub mod screen;
+pub mod show;
 pub mod snap;
 pub mod sparkline;
 pub mod stacks;

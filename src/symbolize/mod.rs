@@ -59,6 +59,7 @@ struct NamedModule<'m> {
     files: &'m DebugFiles,
     build_id: OnceCell<Option<String>>,
     symbols: OnceCell<SymbolTable>,
+    data: OnceCell<SymbolTable>,
     debug: OnceCell<Option<DebugInformation<'m>>>,
 }
 
@@ -70,6 +71,7 @@ impl<'m> Symbolizer<'m> {
             files,
             build_id: OnceCell::new(),
             symbols: OnceCell::new(),
+            data: OnceCell::new(),
             debug: OnceCell::new(),
         };
         let mut modules: Vec<NamedModule<'m>> = modules.iter().zip(files).map(named).collect();
@@ -96,6 +98,23 @@ impl<'m> Symbolizer<'m> {
             ..bare
         };
         named.names(stated).into_iter().map(|name| name.given_to(placed.clone())).collect()
+    }
+
+    /// The symbol at an address, of a function or of data, demangled, and how far the address is from its start.
+    pub fn symbol(&self, address: u64) -> Option<(String, u64)> {
+        let named = self.module_at(address)?;
+        let stated = address.wrapping_sub(named.module.bias);
+        let images = || named.files.images(named.module);
+        let functions = named.symbols.get_or_init(|| SymbolTable::of(images()));
+        let data = || named.data.get_or_init(|| SymbolTable::of_data(images())).at(stated);
+        let (name, offset) = functions.at(stated).or_else(data)?;
+        Some((demangle::demangle(name), offset))
+    }
+
+    /// The module at an address, and the address in its file.
+    pub fn module_offset(&self, address: u64) -> Option<(&'m Module, u64)> {
+        let module = self.module_at(address)?.module;
+        Some((module, address.wrapping_sub(module.bias)))
     }
 
     /// The names at an address of the first module's file.

@@ -10,7 +10,7 @@ const SYMBOLS_MAX: usize = 16_000_000;
 /// How far a symbol without a size is believed: what stands further on has a name that the file does not tell.
 const UNSIZED_BYTES_MAX: u64 = 512;
 
-/// Functions of one module by address. Names are as in the file.
+/// Functions, or data, of one module by address. Names are as in the file.
 #[derive(Debug, Default)]
 pub struct SymbolTable {
     entries: Vec<Entry>,
@@ -31,11 +31,20 @@ struct Entry {
 impl SymbolTable {
     /// The functions of all tables of some files of one module.
     pub fn of<'a>(images: impl IntoIterator<Item = &'a Image>) -> Self {
+        Self::of_kinds(images, &[SymbolKind::Text, SymbolKind::Unknown])
+    }
+
+    /// The variables, vtables and other constants of all tables of some files of one module.
+    pub fn of_data<'a>(images: impl IntoIterator<Item = &'a Image>) -> Self {
+        Self::of_kinds(images, &[SymbolKind::Data])
+    }
+
+    fn of_kinds<'a>(images: impl IntoIterator<Item = &'a Image>, kinds: &[SymbolKind]) -> Self {
         let mut table = Self::default();
         for image in images {
             if let Ok(file) = ElfFile64::<LittleEndian>::parse(image.bytes()) {
                 for symbol in file.symbols().chain(file.dynamic_symbols()) {
-                    table.add(&file, &symbol);
+                    table.add(&file, &symbol, kinds);
                 }
             }
         }
@@ -44,9 +53,13 @@ impl SymbolTable {
         table
     }
 
-    fn add<'d>(&mut self, file: &ElfFile64<'d, LittleEndian>, symbol: &impl ObjectSymbol<'d>) {
-        let is_code = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown);
-        if !is_code || !symbol.is_definition() || self.entries.len() >= SYMBOLS_MAX {
+    fn add<'d>(
+        &mut self,
+        file: &ElfFile64<'d, LittleEndian>,
+        symbol: &impl ObjectSymbol<'d>,
+        kinds: &[SymbolKind],
+    ) {
+        if !kinds.contains(&symbol.kind()) || !symbol.is_definition() || self.entries.len() >= SYMBOLS_MAX {
             return;
         }
         let Ok(name) = symbol.name() else { return };
@@ -68,12 +81,18 @@ impl SymbolTable {
 
     /// The symbol of the function that an address lies in.
     pub fn name_at(&self, address: u64) -> Option<&str> {
+        self.at(address).map(|(name, _)| name)
+    }
+
+    /// The symbol that an address lies in, and how far it is from its start.
+    pub fn at(&self, address: u64) -> Option<(&str, u64)> {
         /// Functions may lie in others, as entry points in assembly do: so far is looked back.
         const LOOKS_MAX: usize = 16;
         let after = self.entries.partition_point(|entry| entry.start <= address);
         let before = self.entries.get(..after)?;
         let found = before.iter().rev().take(LOOKS_MAX).find(|entry| address < entry.end)?;
-        self.names.get(found.name_start..found.name_start.checked_add(found.name_len)?)
+        let name = self.names.get(found.name_start..found.name_start.checked_add(found.name_len)?)?;
+        Some((name, address - found.start))
     }
 }
 

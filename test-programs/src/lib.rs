@@ -26,6 +26,21 @@ pub const CALLS_DEBUG_FRAME: &str = env!("CALLS_DEBUG_FRAME");
 /// The same with nothing but frame pointers.
 pub const CALLS_FRAME_POINTER: &str = env!("CALLS_FRAME_POINTER");
 
+/// C++ objects of known classes in known numbers; stripped.
+pub const TYPES: &str = env!("TYPES");
+
+/// The same at fixed addresses.
+pub const TYPES_FIXED: &str = env!("TYPES_FIXED");
+
+/// The same without any shared library.
+pub const TYPES_STATIC: &str = env!("TYPES_STATIC");
+
+/// The same without type information.
+pub const TYPES_WITHOUT_RTTI: &str = env!("TYPES_WITHOUT_RTTI");
+
+/// Rust values behind trait objects, with symbols.
+pub const TRAITS: &str = env!("TRAITS");
+
 /// The C ledger on whatever malloc it meets: the C library's, or a preloaded one.
 pub const LEDGER: &str = env!("LEDGER");
 
