@@ -1,6 +1,6 @@
 //! Python objects: a count of references, then a pointer to the type, which has a name.
 //!
-//! Layout: CPython 3.8 to 3.13, `Include/object.h` and `Include/cpython/object.h`: `ob_refcnt`, `ob_type`, and of a type object
+//! Layout: Python 3.8 to 3.13, `Include/object.h` and `Include/cpython/object.h`: `ob_refcnt`, `ob_type`, and of a type object
 //! `ob_size`, `tp_name`. Objects of the garbage collector have two words in front.
 
 use super::vtable::Tables;

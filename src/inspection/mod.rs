@@ -125,7 +125,7 @@ fn shown(request: &AddressRequest, block: Option<AddressRange>) -> AddressRange 
     let start = if is_near && block.is_some() {
         whole.start
     } else {
-        (request.address & !7).saturating_sub(shown_bytes / 4 & !7).max(whole.start)
+        (request.address & !7).saturating_sub((shown_bytes / 4) & !7).max(whole.start)
     };
     AddressRange { start, end: start.saturating_add(shown_bytes).min(whole.end) }
 }

@@ -27,7 +27,7 @@ pub struct ClassRequest<'a> {
     pub new_since: Option<(&'a str, &'a Snapshot)>,
 }
 
-/// A sequence of numbers without pattern: SplitMix64 (Steele, Lea, Flood 2014).
+/// A sequence of numbers without pattern, by "splitmix" (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone, Copy)]
 struct Random(u64);
 

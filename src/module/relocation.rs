@@ -1,6 +1,6 @@
 //! Words that the loader changes when it maps a module: those that point into the module itself.
 //!
-//! Formats: System V ABI, "Relocation", with the supplements for x86-64 and AArch64; the packed form (`.relr.dyn`) as the
+//! Formats: System V ABI, "Relocation", with the supplements for x86-64 and aarch64; the packed form (`.relr.dyn`) as the
 //! generic ABI has it. Words that point into other modules are not told.
 
 use super::Image;
