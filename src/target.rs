@@ -197,6 +197,7 @@ const fn read_exit_code(error: &ReadError) -> u8 {
     match error {
         ReadError::Gone { .. } => 3,
         ReadError::NotPermitted { .. } => 4,
+        ReadError::NotStopped { reason, .. } => stop_exit_code(reason),
         _ => 6,
     }
 }
@@ -403,6 +404,7 @@ impl Running {
         }
         let borrowed: Vec<&dyn Allocator> = allocators.walkable.iter().map(AsRef::as_ref).collect();
         let mut capture = capture::take(&self.process, &prepared.live, &borrowed, &threads, extra, limits)?;
+        pauses.splice(0..0, self.process.take_read_pauses());
         capture.pauses.splice(0..0, pauses);
         capture.lacks.extend(allocators.refused.iter().cloned());
         Ok(capture)

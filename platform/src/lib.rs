@@ -9,6 +9,7 @@
 //! ranges, mappings, registers, error types, the decoding of kernel text and notes, the order of the steps of a
 //! stop) lies outside those folders and is compiled on every system.
 
+pub mod attach_protocol;
 pub mod format;
 mod mapped_file;
 mod mapping;
@@ -26,7 +27,7 @@ pub use format::perf_event::Hit;
 pub use mapped_file::MappedFile;
 pub use mapping::{Mapping, MappingKind};
 pub use private_file::create_private;
-pub use process_error::{AccessRefusal, ProcessError};
+pub use process_error::{AccessRefusal, FreebsdBarriers, ProcessError};
 pub use range::{AddressRange, merge_ranges};
 pub use read_error::ReadError;
 pub use registers::{Architecture, Registers};
@@ -34,6 +35,14 @@ pub use residency::{PageRun, PageState, ResidentBytes};
 pub use sampler_error::SamplerError;
 pub use stop_error::StopError;
 
+#[cfg(target_os = "freebsd")]
+mod freebsd;
+#[cfg(target_os = "freebsd")]
+pub use freebsd::{
+    Aim, BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
+    RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler, hit_cost,
+    own_kernel_code, page_size_bytes, sampler_clock_ns,
+};
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]

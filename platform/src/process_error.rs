@@ -164,10 +164,63 @@ pub struct AccessRefusal {
     pub dumpable: Option<bool>,
     /// The process exists and `/proc` hides it.
     pub hidden: bool,
+    /// What FreeBSD can put in the way, instead of what is Linux's own above.
+    pub freebsd: Option<FreebsdBarriers>,
+}
+
+/// What FreeBSD can put in the way of examining a process (FreeBSD, `p_candebug` in `sys/kern/kern_prot.c`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreebsdBarriers {
+    /// The setting `security.bsd.unprivileged_proc_debug`, where it could be read: without it only root may.
+    pub unprivileged_debugging: Option<bool>,
+    /// The setting `kern.securelevel`: above 0 nobody may examine process 1.
+    pub secure_level: Option<i32>,
+    /// This tool runs in a jail, and so reaches nothing outside of it.
+    pub is_in_jail: bool,
+    /// The jail that the process lives in; 0 for none.
+    pub target_jail: i32,
+    /// The process has changed its user since it was executed, so that only root may.
+    pub has_changed_user: bool,
+}
+
+impl FreebsdBarriers {
+    fn remedy(&self, is_root: bool) -> String {
+        if is_root {
+            "run as root on the host, outside of jails; security.mac modules, a process that denied tracing for itself \
+             (procctl PROC_TRACE_CTL) and, for process 1, kern.securelevel can refuse root too"
+        } else if self.unprivileged_debugging == Some(false) {
+            "run as root, or have root run: sysctl security.bsd.unprivileged_proc_debug=1"
+        } else {
+            "run as root"
+        }
+        .to_owned()
+    }
+
+    fn list(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.unprivileged_debugging == Some(false) {
+            write!(formatter, "; security.bsd.unprivileged_proc_debug is 0")?;
+        }
+        if self.has_changed_user {
+            write!(formatter, "; the process has changed its user since it was started")?;
+        }
+        if self.target_jail != 0 {
+            write!(formatter, "; it lives in jail {}", self.target_jail)?;
+        }
+        if self.is_in_jail {
+            write!(formatter, "; this tool runs in a jail")?;
+        }
+        match self.secure_level {
+            Some(level) if level > 0 => write!(formatter, "; kern.securelevel is {level}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl AccessRefusal {
     fn remedy(&self) -> String {
+        if let Some(barriers) = &self.freebsd {
+            return barriers.remedy(self.own_uid == 0);
+        }
         match self.ptrace_scope {
             Some(3) => "kernel.yama.ptrace_scope is 3: nobody may attach until the machine is restarted with another \
                         value"
@@ -201,6 +254,9 @@ impl std::fmt::Display for AccessRefusal {
             }
             Some(_) => write!(formatter, "it belongs to the same user {}", self.own_uid)?,
             None => write!(formatter, "this tool runs as user {}", self.own_uid)?,
+        }
+        if let Some(barriers) = &self.freebsd {
+            return barriers.list(formatter);
         }
         if let Some(scope) = self.ptrace_scope.filter(|&scope| scope > 0) {
             write!(formatter, "; kernel.yama.ptrace_scope is {scope}")?;

@@ -1,5 +1,6 @@
 //! Why bytes of another process could not be read.
 
+use crate::StopError;
 use thiserror::Error;
 
 /// A failed read of a process's memory. A [`ReadError::Fault`] concerns one address; the others, every address.
@@ -22,6 +23,14 @@ pub enum ReadError {
     NotPermitted {
         /// The process.
         pid: i32,
+    },
+    /// Where a process can be read only while it stands still: it could not be stopped.
+    #[error("memory of process {pid} can be read only while it stands still: {reason}")]
+    NotStopped {
+        /// The process.
+        pid: i32,
+        /// Why not.
+        reason: Box<StopError>,
     },
     /// The destination is not as long as the ranges to be read.
     #[error("the ranges have {wanted_bytes} bytes and the destination has {destination_bytes}")]
@@ -49,7 +58,8 @@ impl ReadError {
     /// What to do about it, where anything can be done.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotPermitted { .. } => Some("run as root, or with the capability CAP_SYS_PTRACE"),
+            Self::NotPermitted { .. } => Some(crate::stop_error::RIGHTS_HINT),
+            Self::NotStopped { .. } => Some("try again; see whether a debugger is attached to it"),
             Self::Gone { .. } => Some("look up the process id again: it may have been restarted"),
             Self::Fault { .. } | Self::LengthMismatch { .. } | Self::Os { .. } => None,
         }

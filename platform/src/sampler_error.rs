@@ -31,6 +31,9 @@ pub enum SamplerError {
         /// Its length.
         len_bytes: u64,
     },
+    /// This operating system has no sampler that does no harm.
+    #[error("calls cannot be sampled on this operating system without tracing the process all the while")]
+    NoSampler,
     /// Any other error of the system.
     #[error("thread {tid}: {call}: {}", std::io::Error::from_raw_os_error(*.os_error))]
     Os {
@@ -55,6 +58,9 @@ impl SamplerError {
             Self::Unsupported { .. } => {
                 Some("in a virtual machine, ask for debug registers to be passed to guests")
             }
+            Self::NoSampler => Some(
+                "find what grows with `heaptap watch PID` and where threads are with `heaptap stacks PID`",
+            ),
             Self::Gone { .. } | Self::Os { .. } => None,
         }
     }

@@ -3,6 +3,13 @@
 use std::time::Duration;
 use thiserror::Error;
 
+/// What to do where rights are missing.
+pub(crate) const RIGHTS_HINT: &str = if cfg!(target_os = "freebsd") {
+    "run as root; as an ordinary user this needs a process of one's own, and sysctl security.bsd.unprivileged_proc_debug=1"
+} else {
+    "run as root, or with the capability CAP_SYS_PTRACE"
+};
+
 /// A stop that was given up. No thread is left stopped or attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StopError {
@@ -95,7 +102,7 @@ impl StopError {
                 Some(format!("detach or end {tracer_name} (process {tracer_pid}) first"))
             }
             Self::NotPermitted { .. } => {
-                Some("run as root, or with the capability CAP_SYS_PTRACE".to_owned())
+                Some(RIGHTS_HINT.to_owned())
             }
             Self::Unstoppable { state: 'D', .. } => {
                 Some("the thread waits in the kernel; try again when it has gone on".to_owned())

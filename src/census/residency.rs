@@ -13,7 +13,7 @@ use heaptap_platform::{
 use std::collections::BTreeMap;
 
 /// Uses of resident memory in the order in which they are shown.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "live",
     "cached",
     "free_in_slabs",
@@ -25,8 +25,13 @@ const KINDS: [&str; 12] = [
     "mapped_files",
     "shared",
     "other_anonymous",
+    UNDIVIDED,
     "unexplained",
 ];
+
+/// Resident memory of mappings that allocators have parts of, where the system tells only how much of a mapping is resident and
+/// not which pages.
+const UNDIVIDED: &str = "undivided";
 
 /// Up to so many resident bytes the kernel is asked to count page by page: it holds a lock that the target needs for
 /// mapping memory, about 10 ms for each GiB.
@@ -71,6 +76,11 @@ impl Residency {
         let mut in_use = Vec::new();
         for mapping in &mappings {
             let kind = kind_of(mapping, stack_pointers);
+            if !pages.tells_pages() {
+                let resident_bytes = pages.resident_bytes(mapping.range).unwrap_or(0);
+                residency.book_counted(mapping.range, resident_bytes, kind, &claims, &mut in_use);
+                continue;
+            }
             for run in pages.page_states(mapping.range, PageDetail::Kind) {
                 let run = run?;
                 if run.state.swapped {
@@ -92,7 +102,8 @@ impl Residency {
     pub fn rows(&self) -> Vec<ResidentRow> {
         let mut left = i64::try_from(self.kernel_bytes).unwrap_or(i64::MAX);
         let mut rows = Vec::new();
-        for kind in KINDS {
+        let is_undivided = self.bytes.contains_key(UNDIVIDED);
+        for kind in KINDS.into_iter().filter(|kind| *kind != UNDIVIDED || is_undivided) {
             let bytes = self.bytes.get(kind).copied().unwrap_or(0);
             let bytes = if kind == "unexplained" { left } else { i64::try_from(bytes).unwrap_or(i64::MAX) };
             left = left.saturating_sub(bytes);
@@ -124,6 +135,25 @@ impl Residency {
 
     fn add(&mut self, kind: &'static str, bytes: u64) {
         *self.bytes.entry(kind).or_default() += bytes;
+    }
+
+    /// Books a mapping of which the kernel tells only how much is resident: what lies in it is known where all of it is, or
+    /// where no allocator has a part of it.
+    fn book_counted(
+        &mut self,
+        range: AddressRange,
+        resident_bytes: u64,
+        kind: &'static str,
+        claims: &Claims,
+        in_use: &mut Vec<AddressRange>,
+    ) {
+        if resident_bytes >= range.len_bytes() {
+            self.split(range, kind, claims, in_use);
+        } else if claims.overlapping(range).next().is_none() {
+            self.add(kind, resident_bytes);
+        } else {
+            self.add(UNDIVIDED, resident_bytes);
+        }
     }
 
     /// Books a resident range: to what an allocator claims of it, the rest to `kind`.

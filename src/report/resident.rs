@@ -19,6 +19,7 @@ pub fn name(kind: &str) -> String {
         "retained" => "retained".to_owned(),
         "metadata" => "allocator metadata".to_owned(),
         "other_anonymous" => "other anonymous memory".to_owned(),
+        "undivided" => "of allocators, not told page by page".to_owned(),
         other => other.replace('_', " "),
     }
 }

@@ -210,7 +210,7 @@ pub struct AddressSpaceRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResidentRow {
     /// `live`, `cached`, `free_in_slabs`, `dirty`, `muzzy`, `retained`, `metadata`, `stacks`, `mapped_files`,
-    /// `shared`, `other_anonymous`, `unexplained`.
+    /// `shared`, `other_anonymous`, `undivided`, `unexplained`.
     pub kind: String,
     /// Resident bytes. Only `unexplained` may be negative: pages that came or went while they were counted, and
     /// what the kernel's counters had not booked yet.

@@ -3,9 +3,9 @@
 //! Layouts: `prstatus_t`, `prpsinfo_t` and `thrmisc_t` (FreeBSD, `sys/sys/procfs.h`), `struct reg` (`sys/*/include/reg.h`),
 //! `struct kinfo_proc` and `struct kinfo_vmentry` (`sys/sys/user.h`), note types (`sys/sys/elf_common.h`).
 
+use super::freebsd_kinfo::parse_vm_entries;
 use super::linux_core::{i32_at, text_of, u64_at};
-use super::maps::path_from_bytes;
-use crate::{AddressRange, Architecture, Mapping, MappingKind, Registers};
+use crate::{Architecture, Mapping, Registers};
 
 /// The owner of all notes.
 pub const OWNER: &[u8] = b"FreeBSD";
@@ -30,8 +30,6 @@ pub const NT_ARM_TLS: u32 = 0x401;
 
 const STATUS_TID: usize = 40;
 const STATUS_REGISTERS: usize = 48;
-/// Most mappings that a note is believed to list.
-const MAPPINGS_MAX: usize = 1 << 22;
 
 /// Words of `struct reg` of amd64 in the order of Linux `struct user_regs_struct`; `None` where it has no such word.
 const AMD64_WORDS: [Option<usize>; 27] = [
@@ -120,57 +118,11 @@ pub fn auxiliary_vector(descriptor: &[u8]) -> &[u8] {
     descriptor.get(4..).unwrap_or_default()
 }
 
-/// The mappings in `NT_PROCSTAT_VMMAP`, as far as they go: entries are packed, each begins with its own size.
+/// The mappings in `NT_PROCSTAT_VMMAP`, as far as they go.
 pub fn parse_mappings(descriptor: &[u8]) -> Vec<Mapping> {
-    let mut mappings = Vec::new();
-    let mut rest = descriptor.get(4..).unwrap_or_default();
-    while mappings.len() < MAPPINGS_MAX {
-        let Some(size) = i32_at(rest, 0).and_then(|size| usize::try_from(size).ok()) else { break };
-        let Some((entry, behind)) = rest.split_at_checked(size).filter(|_| size >= PATH) else { break };
-        mappings.extend(mapping(entry));
-        rest = behind;
-    }
-    mappings
-}
-
-const KIND: usize = 4;
-const START: usize = 8;
-const END: usize = 16;
-const OFFSET: usize = 24;
-const FILE_NUMBER: usize = 32;
-const FLAGS: usize = 44;
-const RIGHTS: usize = 56;
-const PATH: usize = 136;
-
-const KIND_VNODE: i32 = 2;
-const FLAG_COPY_ON_WRITE: i32 = 1;
-const FLAG_GROWS_DOWN: i32 = 0x20;
-
-fn mapping(entry: &[u8]) -> Option<Mapping> {
-    let flags = i32_at(entry, FLAGS)?;
-    let rights = i32_at(entry, RIGHTS)?;
-    let path: Vec<u8> = entry.get(PATH..)?.iter().copied().take_while(|byte| *byte != 0).collect();
-    let is_file = i32_at(entry, KIND)? == KIND_VNODE;
-    let writable = rights & 2 != 0;
-    let kind = if is_file && !path.is_empty() {
-        MappingKind::File { path: path_from_bytes(path), deleted: false }
-    } else if flags & FLAG_GROWS_DOWN != 0 {
-        MappingKind::Stack
-    } else {
-        MappingKind::Anonymous { name: None }
-    };
-    Some(Mapping {
-        range: AddressRange::new(u64_at(entry, START)?, u64_at(entry, END)?)?,
-        readable: rights & 1 != 0,
-        writable,
-        executable: rights & 4 != 0,
-        shared: is_file && writable && flags & FLAG_COPY_ON_WRITE == 0,
-        file_offset: if is_file { u64_at(entry, OFFSET)? } else { 0 },
-        // Releases keep the device's number at different places; the file's number is enough to tell modules apart.
-        device: (0, 0),
-        inode: if is_file { u64_at(entry, FILE_NUMBER)? } else { 0 },
-        kind,
-    })
+    let entries = parse_vm_entries(descriptor.get(4..).unwrap_or_default());
+    // Releases keep the device's number at different places; the file's number is enough to tell modules apart.
+    entries.into_iter().map(|entry| Mapping { device: (0, 0), ..entry.mapping }).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 
 pub mod auxiliary_vector;
 pub mod freebsd_core;
+pub mod freebsd_kinfo;
+#[allow(dead_code, reason = "each system and architecture uses its part")]
+pub(crate) mod freebsd_layout;
 pub mod linux_core;
 pub mod maps;
 pub mod pagemap;

@@ -21,6 +21,7 @@ pub fn refusal(pid: i32) -> AccessRefusal {
         ptrace_scope: ptrace_scope(),
         dumpable: target_uid.and_then(|uid| dumpable(pid, uid)),
         hidden: status.is_none() && exists(pid),
+        freebsd: None,
     }
 }
 

@@ -69,6 +69,16 @@ impl PageTable {
         table
     }
 
+    /// Whether it is known of each page whether it is in memory. It is.
+    pub const fn tells_pages(&self) -> bool {
+        true
+    }
+
+    /// Bytes of the mapping at `range` that are in memory by the kernel's own count; not asked for, as pages are told one by one.
+    pub const fn resident_bytes(&self, _: AddressRange) -> Option<u64> {
+        None
+    }
+
     /// Gives each run of pages of `range` that are in memory or in swap to `sink`, in ascending order. Makes no heap
     /// allocation of its own.
     ///

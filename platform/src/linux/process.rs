@@ -229,6 +229,11 @@ impl Process {
         Ok(PageTable::new(pid, file, self.memory_file()))
     }
 
+    /// Pauses that reading memory has cost since the last call: none, it can be read while the process runs.
+    pub const fn take_read_pauses(&self) -> Vec<super::Pause> {
+        Vec::new()
+    }
+
     /// Resident memory by the kernel's counters. Cheap; holds no lock of the process. Kernels before 6.16 keep the counters for
     /// each CPU apart and do not add them up exactly, so that each figure may be off by some dozens of pages for each CPU.
     ///
