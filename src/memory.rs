@@ -51,6 +51,17 @@ pub trait Memory {
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
         vec![range]
     }
+
+    /// Whether [`Memory::present`] is known page by page. Where it is not, whoever reads sparse arrays has to tell by
+    /// what they speak of which parts were ever written to.
+    fn tells_pages(&self) -> bool {
+        true
+    }
+
+    /// Whether anything in `range` may be mapped; known only where pages are not told.
+    fn may_be_mapped(&self, _range: AddressRange) -> bool {
+        true
+    }
 }
 
 /// Typed little-endian reads; every target supported so far is little endian.

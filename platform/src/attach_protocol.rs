@@ -264,7 +264,8 @@ impl AttachProtocol {
 
     /// Stands still, with the signal that letting it go has to deliver.
     const fn stopped(&mut self, signal: i32) {
-        self.phase = if self.is_releasing { Phase::Detaching { signal } } else { Phase::AllStopped { signal } };
+        self.phase =
+            if self.is_releasing { Phase::Detaching { signal } } else { Phase::AllStopped { signal } };
     }
 
     /// Whether letting it go has delivered something else than the stop that it was in.

@@ -101,9 +101,7 @@ impl StopError {
             Self::AlreadyTraced { tracer_pid, tracer_name, .. } => {
                 Some(format!("detach or end {tracer_name} (process {tracer_pid}) first"))
             }
-            Self::NotPermitted { .. } => {
-                Some(RIGHTS_HINT.to_owned())
-            }
+            Self::NotPermitted { .. } => Some(RIGHTS_HINT.to_owned()),
             Self::Unstoppable { state: 'D', .. } => {
                 Some("the thread waits in the kernel; try again when it has gone on".to_owned())
             }

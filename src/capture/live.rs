@@ -95,6 +95,14 @@ impl Memory for LiveMemory {
         })
     }
 
+    fn tells_pages(&self) -> bool {
+        self.pages.borrow().tells_pages()
+    }
+
+    fn may_be_mapped(&self, range: AddressRange) -> bool {
+        self.pages.borrow_mut().may_be_mapped(range)
+    }
+
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
         let mut found: Vec<AddressRange> = Vec::new();
         let outcome = self.pages.borrow_mut().present_ranges(range, &mut |run| {

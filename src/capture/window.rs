@@ -398,6 +398,14 @@ impl Memory for Overlay<'_> {
         self.captured.anonymous()
     }
 
+    fn tells_pages(&self) -> bool {
+        self.live.tells_pages()
+    }
+
+    fn may_be_mapped(&self, range: AddressRange) -> bool {
+        self.live.may_be_mapped(range)
+    }
+
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
         let mut all = self.captured.present(range);
         for gap in self.captured.gaps(range) {

@@ -68,8 +68,7 @@ impl Running {
         let kernel_module = kernel_module(&prepared.mappings, &read);
         prepared.modules.extend(kernel_module);
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
-        let mut capture =
-            capture::take_stacks(&self.process, &prepared.live, &prepared.mappings, limits)?;
+        let mut capture = capture::take_stacks(&self.process, &prepared.live, &prepared.mappings, limits)?;
         capture.pauses.splice(0..0, self.process.take_read_pauses());
         self.process.check_same()?;
         let origin = self.origin(&prepared, &capture);

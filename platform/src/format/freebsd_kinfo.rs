@@ -238,7 +238,12 @@ mod tests {
 
     /// A record of `len_bytes` with words of 4 or 8 bytes and texts put in at offsets written out here, not taken from the
     /// layout: those of FreeBSD 15.1, `sys/sys/user.h`.
-    fn record(len_bytes: usize, numbers: &[(usize, i32)], words: &[(usize, u64)], texts: &[(usize, &str)]) -> Vec<u8> {
+    fn record(
+        len_bytes: usize,
+        numbers: &[(usize, i32)],
+        words: &[(usize, u64)],
+        texts: &[(usize, &str)],
+    ) -> Vec<u8> {
         let mut bytes = vec![0; len_bytes];
         for &(at, number) in numbers {
             bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
@@ -253,9 +258,11 @@ mod tests {
     }
 
     fn process(flags: u64, state: u8, thread_flags: u64) -> Vec<u8> {
-        let numbers = [(0, 1088), (72, 801), (76, 1), (168, 1001), (576, 77), (592, 3), (596, 4), (600, 100_123)];
+        let numbers =
+            [(0, 1088), (72, 801), (76, 1), (168, 1001), (576, 77), (592, 3), (596, 4), (600, 100_123)];
         let words = [(264, 25), (336, 1_700_000_000), (344, 5), (368, flags), (1080, thread_flags)];
-        let mut bytes = record(1088, &numbers, &words, &[(394, "worker"), (447, "adserver"), (467, "FreeBSD ELF64")]);
+        let mut bytes =
+            record(1088, &numbers, &words, &[(394, "worker"), (447, "adserver"), (467, "FreeBSD ELF64")]);
         bytes[388] = state;
         bytes
     }
@@ -323,7 +330,10 @@ mod tests {
         assert_eq!(file.path().unwrap().to_str(), Some("/lib/libc.so.7"));
         assert_eq!((file.inode, file.device, file.file_offset), (4711, (1, 2), 0x2000));
         assert_eq!((file.readable, file.writable, file.executable, file.shared), (true, false, true, false));
-        assert_eq!(found.iter().map(|entry| entry.is_memory).collect::<Vec<_>>(), [true, true, false, false, true, true]);
+        assert_eq!(
+            found.iter().map(|entry| entry.is_memory).collect::<Vec<_>>(),
+            [true, true, false, false, true, true]
+        );
         assert!(found.iter().all(|entry| entry.resident_pages == 7));
         assert!(found[1].mapping.is_private_anonymous());
         assert_eq!(found[4].mapping.kind, MappingKind::Stack);
@@ -337,7 +347,8 @@ mod tests {
             let len_bytes = (368 + path.len() + 1).next_multiple_of(8);
             record(len_bytes, &[(0, len_bytes as i32), (8, descriptor)], &[], &[(368, path)])
         };
-        let bytes = [file(-5, "/bin/sh"), file(-1, "/tmp"), file(-2, "/jails/www"), file(0, "/dev/null")].concat();
+        let bytes =
+            [file(-5, "/bin/sh"), file(-1, "/tmp"), file(-2, "/jails/www"), file(0, "/dev/null")].concat();
         assert_eq!(parse_root_folder(&bytes), Some(PathBuf::from("/jails/www")));
         assert_eq!(parse_root_folder(&file(-1, "/tmp")), None);
     }

@@ -9,10 +9,11 @@ use super::system_call::{self, Waited};
 use crate::attach_protocol::{Answer, AttachProtocol, Cause, Failure, Request, Seen};
 use crate::format::freebsd_kinfo::ProcessRecord;
 use crate::format::freebsd_layout::{
-    CTL_KERN, KERN_PROC, KERN_PROC_INC_THREAD, KERN_PROC_PID, KINFO_PROC_BYTES, PL_EVENT, PL_FLAG_BORN, PL_FLAG_CHILD, PL_FLAG_EXEC,
-    PL_FLAG_EXITED, PL_FLAG_FORKED, PL_FLAG_SCE, PL_FLAG_SCX, PL_FLAG_VFORK_DONE, PL_FLAG_VFORKED, PL_FLAGS,
-    PL_LWPID, PT_ATTACH, PT_DETACH, PT_GETLWPLIST, PT_GETNUMLWPS, PT_GETREGS, PT_LWPINFO, PT_VM_ENTRY,
-    PTRACE_LWPINFO_BYTES, PTRACE_VM_ENTRY_BYTES, PVE_END, PVE_ENTRY, PVE_PROT, PVE_START,
+    CTL_KERN, KERN_PROC, KERN_PROC_INC_THREAD, KERN_PROC_PID, KINFO_PROC_BYTES, PL_EVENT, PL_FLAG_BORN,
+    PL_FLAG_CHILD, PL_FLAG_EXEC, PL_FLAG_EXITED, PL_FLAG_FORKED, PL_FLAG_SCE, PL_FLAG_SCX,
+    PL_FLAG_VFORK_DONE, PL_FLAG_VFORKED, PL_FLAGS, PL_LWPID, PT_ATTACH, PT_DETACH, PT_GETLWPLIST,
+    PT_GETNUMLWPS, PT_GETREGS, PT_LWPINFO, PT_VM_ENTRY, PTRACE_LWPINFO_BYTES, PTRACE_VM_ENTRY_BYTES, PVE_END,
+    PVE_ENTRY, PVE_PROT, PVE_START,
 };
 
 /// The socket to the tool.
@@ -142,7 +143,8 @@ pub fn guard(pid: i32, socket: i32, shared: &mut SharedMemory) {
     if system_call::seclude(socket).is_err() {
         return;
     }
-    let mut guardian = GuardianProcess { pid, shared, protocol: None, stamps: Reply::default(), hold_until_ns: 0 };
+    let mut guardian =
+        GuardianProcess { pid, shared, protocol: None, stamps: Reply::default(), hold_until_ns: 0 };
     while guardian.serve() {}
     guardian.let_go();
     system_call::exit_at_once(0)
@@ -292,8 +294,7 @@ impl GuardianProcess<'_> {
             | PL_FLAG_VFORKED
             | PL_FLAG_VFORK_DONE;
         let mut thread = [0; PTRACE_LWPINFO_BYTES];
-        let asked =
-            system_call::ptrace_fill(PT_LWPINFO, self.pid, &mut thread, PTRACE_LWPINFO_BYTES as i32);
+        let asked = system_call::ptrace_fill(PT_LWPINFO, self.pid, &mut thread, PTRACE_LWPINFO_BYTES as i32);
         match (asked, i32_at(&thread, PL_FLAGS)) {
             (Ok(_), flags) if flags & PL_FLAG_EXEC != 0 => Cause::Executed,
             (Ok(_), flags) if flags & EVENTS != 0 => Cause::Event,
@@ -328,7 +329,8 @@ impl GuardianProcess<'_> {
             return Reply::refused(libc::ENOMEM);
         }
         let (records, ids) = bytes.split_at_mut(ids_at);
-        let listed = system_call::ptrace_fill(PT_GETLWPLIST, self.pid, ids, i32::try_from(count).unwrap_or(0));
+        let listed =
+            system_call::ptrace_fill(PT_GETLWPLIST, self.pid, ids, i32::try_from(count).unwrap_or(0));
         let count = match listed {
             Ok(count) => usize::try_from(count).unwrap_or(0),
             Err(error) => return Reply::refused(error),
@@ -391,7 +393,9 @@ fn answer_of(done: Result<i32, i32>) -> Answer {
 }
 
 fn thread(tid: i32, record: &mut [u8]) -> Result<(), i32> {
-    let Some((information, rest)) = record.split_at_mut_checked(THREAD_POINTER) else { return Err(libc::EINVAL) };
+    let Some((information, rest)) = record.split_at_mut_checked(THREAD_POINTER) else {
+        return Err(libc::EINVAL);
+    };
     let Some((pointer, registers)) = rest.split_at_mut_checked(8) else { return Err(libc::EINVAL) };
     information.fill(0);
     system_call::ptrace_fill(PT_LWPINFO, tid, information, PTRACE_LWPINFO_BYTES as i32)?;

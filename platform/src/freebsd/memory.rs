@@ -89,7 +89,8 @@ impl ProcessMemory {
                     outcome.cut_short_at = Some(start);
                     return Ok(());
                 }
-                let piece = AddressRange { start, end: range.end.min(start.saturating_add(BYTES_PER_CALL_MAX)) };
+                let piece =
+                    AddressRange { start, end: range.end.min(start.saturating_add(BYTES_PER_CALL_MAX)) };
                 let len_bytes = usize::try_from(piece.len_bytes()).unwrap_or(usize::MAX).min(rest.len());
                 let (now, behind) = rest.split_at_mut(len_bytes);
                 self.copy(piece, now, outcome)?;
@@ -102,7 +103,12 @@ impl ProcessMemory {
 
     /// Copies a range, whose parts that cannot be read become holes: the kernel tells only that there is one, so ranges are
     /// halved at page boundaries until it is found.
-    fn copy(&self, range: AddressRange, destination: &mut [u8], outcome: &mut BulkRead) -> Result<(), ReadError> {
+    fn copy(
+        &self,
+        range: AddressRange,
+        destination: &mut [u8],
+        outcome: &mut BulkRead,
+    ) -> Result<(), ReadError> {
         let page_size_bytes = super::page_size_bytes();
         let mut pending = vec![range];
         while let Some(part) = pending.pop() {

@@ -44,6 +44,13 @@ impl PageTable {
         false
     }
 
+    /// Whether anything in `range` is mapped that can be read.
+    pub fn may_be_mapped(&mut self, range: AddressRange) -> bool {
+        self.learn_in_stop();
+        let first = self.readable.partition_point(|readable| readable.end <= range.start);
+        self.readable.get(first).is_some_and(|readable| readable.start < range.end)
+    }
+
     /// Bytes of the mapping at `range` that are in memory by the kernel's count, or `None` where there was no such mapping.
     pub fn resident_bytes(&self, range: AddressRange) -> Option<u64> {
         let found = self.entries.iter().find(|entry| entry.mapping.range == range)?;
@@ -72,20 +79,28 @@ impl PageTable {
         PageRuns { whole, rest: self.readable.get(first..).unwrap_or_default() }
     }
 
-    /// Asks anew, once in a stop, where `range` is not all known: it may have been mapped since.
+    /// Asks anew where `range` is not all known: it may have been mapped since.
     fn learn(&mut self, range: AddressRange) {
         let first = self.readable.partition_point(|readable| readable.end <= range.start);
-        let is_known = self.readable.get(first).is_some_and(|readable| readable.contains_range(&range));
+        if !self.readable.get(first).is_some_and(|readable| readable.contains_range(&range)) {
+            self.learn_in_stop();
+        }
+    }
+
+    /// Asks anew, once in a stop.
+    fn learn_in_stop(&mut self) {
         let (number, lasts) = self.tracing.stop_number();
-        if is_known || !lasts || number == self.asked_in {
+        if !lasts || number == self.asked_in {
             return;
         }
         self.asked_in = number;
         if let Some(ranges) = self.tracing.readable_mappings() {
             // What is known not to be memory stays so.
-            let refused = self.entries.iter().filter(|entry| !entry.is_memory).map(|entry| entry.mapping.range);
+            let refused =
+                self.entries.iter().filter(|entry| !entry.is_memory).map(|entry| entry.mapping.range);
             let refused: Vec<AddressRange> = refused.collect();
-            let is_refused = |range: &AddressRange| refused.iter().any(|refused| refused.contains_range(range));
+            let is_refused =
+                |range: &AddressRange| refused.iter().any(|refused| refused.contains_range(range));
             let all = ranges.into_iter().filter(|range| !is_refused(range)).collect();
             self.readable = merge_ranges(all, 0);
         }

@@ -87,8 +87,7 @@ impl Process {
     /// program.
     pub fn check_same(&self) -> Result<(), ProcessError> {
         let pid = self.pid;
-        let found =
-            process_table::find(pid).map_err(|error| access::error(pid, "KERN_PROC_PID", error))?;
+        let found = process_table::find(pid).map_err(|error| access::error(pid, "KERN_PROC_PID", error))?;
         if found.is_zombie || found.is_ending {
             return Err(ProcessError::Gone { pid });
         }
@@ -234,8 +233,7 @@ impl Process {
     /// [`ProcessError::Gone`] or an error of the system.
     pub fn resident_bytes(&self) -> Result<ResidentBytes, ProcessError> {
         let pid = self.pid;
-        let found =
-            process_table::find(pid).map_err(|error| access::error(pid, "KERN_PROC_PID", error))?;
+        let found = process_table::find(pid).map_err(|error| access::error(pid, "KERN_PROC_PID", error))?;
         Ok(ResidentBytes {
             total_bytes: found.resident_pages.saturating_mul(system_call::page_size_bytes()),
             ..ResidentBytes::default()

@@ -6,9 +6,9 @@
 
 use super::guardian::{Guardian, Silence};
 use super::guardian_process::{
-    FAILED_EXECUTED, FAILED_EXECUTING, FAILED_GONE, FAILED_RUNS, FAILED_TRACED, FAILED_WAITING, MAPPING_BYTES,
-    MAPPINGS, READ, REFUSED, RELEASE, REGISTERS_BYTES, Reply, STOP, THREAD_BYTES, THREAD_POINTER,
-    THREAD_REGISTERS, THREADS,
+    FAILED_EXECUTED, FAILED_EXECUTING, FAILED_GONE, FAILED_RUNS, FAILED_TRACED, FAILED_WAITING,
+    MAPPING_BYTES, MAPPINGS, READ, REFUSED, REGISTERS_BYTES, RELEASE, Reply, STOP, THREAD_BYTES,
+    THREAD_POINTER, THREAD_REGISTERS, THREADS,
 };
 use super::{access, process_table, system_call, threads};
 use crate::format::freebsd_core;
@@ -64,7 +64,9 @@ enum Hold {
     /// A stop that somebody asked for.
     Stop,
     /// One that reading borrowed.
-    Borrowed { since: Instant },
+    Borrowed {
+        since: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -361,7 +363,8 @@ fn stop_error(pid: i32, reply: &Reply, waited: Duration, call: &'static str) -> 
 fn thread(record: &[u8]) -> Option<StoppedThread> {
     let tid = i32::from_ne_bytes(record.get(PL_LWPID..PL_LWPID + 4)?.try_into().ok()?);
     let bytes = record.get(THREAD_REGISTERS..THREAD_REGISTERS + REGISTERS_BYTES)?;
-    let architecture = if cfg!(target_arch = "x86_64") { Architecture::X86_64 } else { Architecture::Aarch64 };
+    let architecture =
+        if cfg!(target_arch = "x86_64") { Architecture::X86_64 } else { Architecture::Aarch64 };
     let registers = freebsd_core::registers(architecture, bytes, word(record, THREAD_POINTER)?)?;
     Some(StoppedThread { tid, registers })
 }

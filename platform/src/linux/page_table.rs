@@ -74,6 +74,11 @@ impl PageTable {
         true
     }
 
+    /// Whether anything in `range` may be mapped; not asked for, as pages are told one by one.
+    pub const fn may_be_mapped(&mut self, _: AddressRange) -> bool {
+        true
+    }
+
     /// Bytes of the mapping at `range` that are in memory by the kernel's own count; not asked for, as pages are told one by one.
     pub const fn resident_bytes(&self, _: AddressRange) -> Option<u64> {
         None

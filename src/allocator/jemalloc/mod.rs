@@ -131,7 +131,7 @@ impl Allocator for Jemalloc {
 
     fn metadata(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<AddressRange> {
         let (leaves, mut ranges) = self.tree.leaves(memory);
-        ranges.extend(leaves.iter().filter_map(|leaf| self.tree.leaf_range(*leaf)));
+        ranges.extend(leaves.iter().flat_map(|leaf| self.tree.leaf_parts(memory, *leaf)));
         ranges.extend(
             self.arenas_array.map(|start| AddressRange { start, end: start + arena::ARENAS_MAX * 8 }),
         );

@@ -5,7 +5,7 @@
 
 use super::layout::{Bits, Layout};
 use crate::memory::{Memory, MemoryExt, u32_at, words};
-use heaptap_platform::AddressRange;
+use heaptap_platform::{AddressRange, merge_ranges};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
@@ -14,6 +14,9 @@ const LEAVES_MAX: usize = 1 << 14;
 
 /// Bytes of a leaf that are looked at in one piece.
 const PIECE_BYTES: u64 = 1 << 16;
+
+/// Bytes of an array that are written to, or never were, together.
+const PAGE_BYTES: u64 = 4096;
 
 /// Shape of a tree, decided when jemalloc was compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,15 +164,13 @@ impl Rtree {
     /// All that the tree leads to, each array and leaf once.
     pub fn branches(&self, memory: &dyn Memory) -> Branches {
         let levels = self.geometry.levels();
-        let mut branches = Branches {
-            arrays: vec![AddressRange { start: self.root, end: self.root + self.geometry.root_bytes() }],
-            ..Branches::default()
-        };
+        let mut branches = Branches::default();
         let mut seen = HashSet::from([self.root]);
         let mut nodes = vec![Leaf { address: self.root, reach_start: 0 }];
         for level in levels.iter().take(levels.len().saturating_sub(1)) {
             let mut below = Vec::new();
             for node in &nodes {
+                branches.arrays.extend(parts_of_array(memory, *node, *level));
                 for child in children(memory, *node, *level, &mut branches.broken) {
                     if seen.insert(child.address) {
                         below.push(child)
@@ -184,10 +185,6 @@ impl Rtree {
                 }
             }
             nodes = below;
-            if node_is_inner(&levels, *level) {
-                let bytes = self.geometry.node_bytes();
-                branches.arrays.extend(nodes.iter().filter_map(|node| range(node.address, bytes)));
-            }
         }
         branches.leaves = nodes;
         branches
@@ -195,8 +192,8 @@ impl Rtree {
 
     /// Whether all of a leaf that is there can be read.
     pub fn is_readable(&self, memory: &dyn Memory, leaf: Leaf) -> bool {
-        let present = self.leaf_range(leaf).map(|whole| memory.present(whole)).unwrap_or_default();
-        present.iter().all(|piece| {
+        let parts = self.leaf_parts(memory, leaf);
+        parts.iter().flat_map(|part| memory.present(*part)).all(|piece| {
             (piece.start..piece.end).step_by(PIECE_BYTES as usize).all(|start| {
                 let len_bytes = usize::try_from((piece.end - start).min(PIECE_BYTES)).unwrap_or(0);
                 memory.slice(start, len_bytes).is_some() || memory.read_vec(start, len_bytes).is_ok()
@@ -207,6 +204,14 @@ impl Rtree {
     /// Range of a leaf's elements.
     pub fn leaf_range(&self, leaf: Leaf) -> Option<AddressRange> {
         range(leaf.address, self.geometry.leaf_bytes())
+    }
+
+    /// What of a leaf may ever have been written to: all of it, where it is known which pages were.
+    pub fn leaf_parts(&self, memory: &dyn Memory, leaf: Leaf) -> Vec<AddressRange> {
+        let geometry = self.geometry;
+        self.leaf_range(leaf).map_or_else(Vec::new, |whole| {
+            parts(memory, whole, leaf.reach_start, geometry.element_bytes(), geometry.page_bytes())
+        })
     }
 
     /// Visits the elements of a leaf that name an extent, with the heap page that each speaks of, until told
@@ -221,7 +226,8 @@ impl Rtree {
         visit: &mut dyn FnMut(u64, Element) -> ControlFlow<()>,
     ) {
         let Some(whole) = self.leaf_range(leaf) else { return };
-        for present in memory.present(whole) {
+        let parts = self.leaf_parts(memory, leaf);
+        for present in parts.iter().flat_map(|part| memory.present(*part)) {
             let mut start = present.start;
             while start < present.end {
                 let end = present.end.min(start + PIECE_BYTES);
@@ -301,7 +307,8 @@ fn wide_element(layout: &Layout, pair: &[u8]) -> Option<Element> {
 fn children(memory: &dyn Memory, node: Leaf, level: Level, broken: &mut Vec<u64>) -> Vec<Leaf> {
     let Some(whole) = range(node.address, 8 << level.bits) else { return Vec::new() };
     let mut found = Vec::new();
-    for present in memory.present(whole) {
+    let parts = parts_of_array(memory, node, level);
+    for present in parts.iter().flat_map(|part| memory.present(*part)) {
         let Ok(bytes) = memory.read_vec(present.start, usize::try_from(present.len_bytes()).unwrap_or(0))
         else {
             broken.push(present.start);
@@ -319,11 +326,104 @@ fn children(memory: &dyn Memory, node: Leaf, level: Level, broken: &mut Vec<u64>
     found
 }
 
-/// Whether the children of `level` are nodes rather than leaves.
-fn node_is_inner(levels: &[Level], level: Level) -> bool {
-    levels.len() == 3 && levels.first() == Some(&level)
+fn parts_of_array(memory: &dyn Memory, node: Leaf, level: Level) -> Vec<AddressRange> {
+    let reach_bytes = 1_u64.checked_shl(level.shift).unwrap_or(0);
+    range(node.address, 8 << level.bits)
+        .map_or_else(Vec::new, |whole| parts(memory, whole, node.reach_start, 8, reach_bytes))
+}
+
+/// What of an array may ever have been written to, where its elements speak of `reach_bytes` each from `reach_start` on: those
+/// that speak of nothing mapped were not. Its first page always counts, since the array is there.
+fn parts(
+    memory: &dyn Memory,
+    whole: AddressRange,
+    reach_start: u64,
+    element_bytes: u64,
+    reach_bytes: u64,
+) -> Vec<AddressRange> {
+    if memory.tells_pages() {
+        return vec![whole];
+    }
+    let speaks_of = |at: u64| {
+        let first = (at - whole.start) / element_bytes;
+        reach_start.saturating_add(first.saturating_mul(reach_bytes))
+    };
+    let mut parts = Vec::new();
+    let mut start = whole.start;
+    while start < whole.end {
+        let end = whole.end.min((start / PAGE_BYTES + 1).saturating_mul(PAGE_BYTES));
+        let reach = AddressRange { start: speaks_of(start), end: speaks_of(end) };
+        if start == whole.start || memory.may_be_mapped(reach) {
+            parts.push(AddressRange { start, end });
+        }
+        start = end;
+    }
+    merge_ranges(parts, 0)
 }
 
 fn range(start: u64, len_bytes: u64) -> Option<AddressRange> {
     Some(AddressRange { start, end: start.checked_add(len_bytes)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Fault;
+    use std::cell::RefCell;
+
+    /// A tree of the geometry that FreeBSD 15 has, with one leaf, in memory of which no page is known to be there.
+    struct Unknown {
+        words: Vec<(u64, u64)>,
+        mapped: AddressRange,
+        read: RefCell<HashSet<u64>>,
+    }
+
+    impl Memory for Unknown {
+        fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+            let range = AddressRange { start: address, end: address + bytes.len() as u64 };
+            self.read.borrow_mut().extend((range.start / PAGE_BYTES)..range.end.div_ceil(PAGE_BYTES));
+            bytes.fill(0);
+            for (at, word) in self.words.iter().filter(|(at, _)| range.contains(*at)) {
+                let place = usize::try_from(at - address).unwrap();
+                bytes[place..place + 8].copy_from_slice(&word.to_le_bytes());
+            }
+            Ok(())
+        }
+
+        fn tells_pages(&self) -> bool {
+            false
+        }
+
+        fn may_be_mapped(&self, range: AddressRange) -> bool {
+            self.mapped.intersection(&range).is_some()
+        }
+    }
+
+    #[test]
+    fn only_what_speaks_of_mapped_memory_is_read_where_pages_are_not_told() {
+        let heap = AddressRange { start: 0x3c_4560_0000, end: 0x3c_4580_0000 };
+        let geometry = Geometry { lg_vaddr: 64, lg_page: 12 };
+        let (root, node, leaf) = (0x10_0000, 0x100_0000, 0x200_0000);
+        // 17 bits, 17 bits, 18 bits, 12 bits of page; elements of a leaf have 16 bytes.
+        let (second, third) = (heap.start >> 30 & 0x1_ffff, heap.start >> 12 & 0x3_ffff);
+        let words = vec![(root, node), (node + second * 8, leaf), (leaf + third * 16, 0x50_0080)];
+        let memory = Unknown { words, mapped: heap, read: RefCell::default() };
+        let tree = Rtree { root, geometry };
+        let (leaves, arrays) = tree.leaves(&memory);
+        assert_eq!(leaves, [Leaf { address: leaf, reach_start: heap.start >> 30 << 30 }]);
+        let mut found = Vec::new();
+        let layout =
+            Layout::v5_3_0_freebsd(super::super::layout::Build { nbins: 36, nlarge: 196, lg_page: 12 });
+        tree.elements(&memory, &layout, leaves[0], &mut |page, element| {
+            found.push((page, element.extent));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(found, [(heap.start, 0x50_0080)]);
+        let read = memory.read.borrow();
+        // A page of the root, of the node its first and one more, of the leaf its first and two for two megabytes.
+        assert!(read.len() <= 6, "{read:?}");
+        let parts = tree.leaf_parts(&memory, leaves[0]);
+        let copied: u64 = arrays.iter().chain(&parts).map(AddressRange::len_bytes).sum();
+        assert_eq!(copied, read.len() as u64 * PAGE_BYTES, "what is copied is what is read");
+    }
 }
