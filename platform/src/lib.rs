@@ -39,17 +39,17 @@ pub use stop_error::StopError;
 mod freebsd;
 #[cfg(target_os = "freebsd")]
 pub use freebsd::{
-    Aim, BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
-    RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler, hit_cost,
-    own_kernel_code, page_size_bytes, sampler_clock_ns,
+    Aim, BulkRead, FoundBy, HAS_SAMPLER, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process,
+    ProcessMemory, RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler,
+    hit_cost, own_kernel_code, page_size_bytes, sampler_clock_ns,
 };
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Aim, BulkRead, FoundBy, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process, ProcessMemory,
-    RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler, hit_cost,
-    own_kernel_code, page_size_bytes, sampler_clock_ns,
+    Aim, BulkRead, FoundBy, HAS_SAMPLER, ModuleFile, PageDetail, PageRuns, PageTable, Pause, Process,
+    ProcessMemory, RaisePriority, Raised, StopLimits, Stopped, StoppedThread, ThreadPriority, ThreadSampler,
+    hit_cost, own_kernel_code, page_size_bytes, sampler_clock_ns,
 };
 
 /// The operating system that this crate was compiled for, as reports name it.

@@ -12,7 +12,9 @@ use crate::growth::{self, Group, Growth, GrowthError, GrowthOptions, Observation
 use crate::snapshot::{Liveness, Snapshot};
 use crate::symbolize::{DebugFiles, Symbolizer};
 use crate::target::{Captured, Options, Target, TargetError};
-use heaptap_platform::{AddressRange, Architecture, Process, hit_cost, sampler_clock_ns};
+use heaptap_platform::{
+    AddressRange, Architecture, HAS_SAMPLER, Process, SamplerError, hit_cost, sampler_clock_ns,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,10 @@ struct Moment {
 /// # Errors
 /// The target cannot be opened, captured or sampled.
 pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Result<Recording, SessionError> {
+    if !HAS_SAMPLER {
+        // Before the target is stopped for nothing.
+        return Err(RecordingError::from(SamplerError::NoSampler).into());
+    }
     let captured = target.capture(&plan.options)?;
     let begun = Instant::now();
     let mut moments = vec![moment(&captured)?];

@@ -344,9 +344,8 @@ impl GuardianProcess<'_> {
     }
 
     fn mappings(&mut self) -> Reply {
-        let mut count = 0;
         let mut entry = [0; PTRACE_VM_ENTRY_BYTES];
-        for record in self.shared.bytes_mut().chunks_exact_mut(MAPPING_BYTES) {
+        for (count, record) in (0..).zip(self.shared.bytes_mut().chunks_exact_mut(MAPPING_BYTES)) {
             // Without room for a path none is looked for.
             let number = i32_at(&entry, PVE_ENTRY);
             entry.fill(0);
@@ -361,7 +360,6 @@ impl GuardianProcess<'_> {
             put(record, 0, &word_at(&entry, PVE_START).to_ne_bytes());
             put(record, 8, &end.to_ne_bytes());
             put(record, 16, &u64::from(i32_at(&entry, PVE_PROT).cast_unsigned()).to_ne_bytes());
-            count += 1;
         }
         Reply::refused(libc::ENOMEM)
     }

@@ -27,6 +27,9 @@ pub use sampler::{Aim, ThreadSampler, hit_cost, sampler_clock_ns};
 pub use stop::{Pause, StopLimits, Stopped};
 pub use tracer_thread::StoppedThread;
 
+/// Whether threads can be sampled here.
+pub const HAS_SAMPLER: bool = true;
+
 /// Bytes of one page of memory on this machine.
 pub fn page_size_bytes() -> u64 {
     procfs::page_size()
