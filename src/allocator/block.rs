@@ -3,7 +3,7 @@
 //! A run keeps one bit a block, so that millions of blocks cost millions of bits.
 
 /// A run's block size and extent, shared by all runs of a size class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct RunClass {
     /// Usable bytes of each block, also the distance between two.
     pub block_bytes: u64,

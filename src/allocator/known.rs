@@ -3,9 +3,8 @@
 use crate::module::Module;
 
 /// Parts of module names and what they stand for.
-const NAMES: [(&str, &str); 7] = [
+const NAMES: [(&str, &str); 6] = [
     ("libtcmalloc", "gperftools tcmalloc"),
-    ("libmimalloc", "mimalloc"),
     ("libsnmalloc", "snmalloc"),
     ("libhoard", "Hoard"),
     ("libscudo", "Scudo"),

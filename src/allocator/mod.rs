@@ -10,6 +10,7 @@ pub mod claim;
 pub mod glibc;
 pub mod jemalloc;
 pub mod known;
+pub mod mimalloc;
 pub mod records;
 pub mod writable_data;
 

@@ -1,7 +1,7 @@
 //! The allocators of a target: each kind is looked for in its own way, all that are there are kept.
 
 use super::TargetError;
-use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, known};
+use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, known, mimalloc};
 use crate::memory::Memory;
 use crate::module::Module;
 use heaptap_platform::Mapping;
@@ -30,12 +30,16 @@ impl Allocators {
         let space = AddressSpace { modules, mappings };
         let jemalloc = jemalloc::identify::find(space, memory);
         let glibc = glibc::identify::find(space, memory);
+        let mimalloc = mimalloc::identify::find(space, memory);
         let others = known::recognise(modules);
         let refused = jemalloc.refused.iter().map(ToString::to_string);
         let refused: Vec<String> = refused.chain(glibc.refused.iter().map(ToString::to_string)).collect();
+        let refused: Vec<String> =
+            refused.into_iter().chain(mimalloc.refused.iter().map(ToString::to_string)).collect();
         let mut walkable: Vec<Box<dyn Allocator>> = Vec::new();
         walkable.extend(jemalloc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
         walkable.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
+        walkable.extend(mimalloc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
         if walkable.is_empty() {
             return Err(TargetError::NoAllocator { pid, refused, others });
         }
