@@ -128,8 +128,7 @@ impl Candidate<'_> {
             return Err(None);
         }
         let is_owned = inventory.heaps.iter().all(|heap| self.space.holds_records(*heap));
-        let has_owner =
-            inventory.heaps.len() > 1 || layout.heap.is_some() || inventory.heaps.first().is_some();
+        let has_owner = !inventory.heaps.is_empty();
         if !proof.holds() || !is_owned || !has_owner {
             let first = proof.first_failure.unwrap_or_else(|| "the owner of a page is no heap".to_owned());
             return Err(Some(format!("the layout of {} does not fit: {first}", layout.table)));
