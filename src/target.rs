@@ -11,7 +11,7 @@ pub use inspected::Inspected;
 
 use crate::allocator::Allocator;
 use crate::capture::core_file::{CoreFileError, Origin};
-use crate::capture::{self, Capture, CaptureError, Extra, Limits, LiveMemory};
+use crate::capture::{self, Capture, CaptureError, Extra, Limits, LiveMemory, Spool};
 use crate::census::{Residency, ResidencyError, Walked};
 use crate::module::{Image, Module, OpenImage};
 use crate::snapshot::{Inconsistency, Snapshot};
@@ -138,6 +138,10 @@ impl TargetError {
             Self::Capture(CaptureError::Read(error)) | Self::Read(error) => error.hint().map(str::to_owned),
             Self::Residency(ResidencyError::Process(error)) => error.hint(),
             Self::Residency(ResidencyError::Read(error)) => error.hint().map(str::to_owned),
+            Self::Capture(CaptureError::Spool(_)) => Some(
+                "it needs as much room as the process has memory, twice: choose another file system"
+                    .to_owned(),
+            ),
             Self::CoreFile(error) => error.hint(),
             Self::Inconsistent(_) => Some("report this: it is an error in heaptap".to_owned()),
             Self::Capture(CaptureError::OverBudget { bytes, .. }) => {
@@ -168,7 +172,10 @@ impl TargetError {
             Self::Residency(ResidencyError::Process(error)) => process_exit_code(error),
             Self::Residency(ResidencyError::Read(error)) => read_exit_code(error),
             Self::NoAllocator { .. } => 5,
-            Self::LayoutContradicted { .. } | Self::Inconsistent(_) | Self::CoreFile(_) => 6,
+            Self::LayoutContradicted { .. }
+            | Self::Inconsistent(_)
+            | Self::CoreFile(_)
+            | Self::Capture(CaptureError::Spool(_)) => 6,
         }
     }
 }
@@ -281,11 +288,22 @@ impl Target {
     pub fn capture(&self, options: &Options) -> Result<Captured, TargetError> {
         match &self.source {
             Source::Running(running) => {
-                let walked = running.walk(options).map_err(|error| running.explain(error));
+                let walked = running.walk(options, None).map_err(|error| running.explain(error));
                 walked.map(|(captured, _)| captured)
             }
             Source::Recorded(recorded) => recorded.captured(),
         }
+    }
+
+    /// The same with all private memory, which is kept in a file without a name in `folder`: what the stop has no time
+    /// for is read around it.
+    ///
+    /// # Errors
+    /// As for [`Target::snapshot`]; there is no room in `folder`.
+    pub fn capture_whole(&self, options: &Options, folder: &Path) -> Result<Captured, TargetError> {
+        let Source::Running(running) = &self.source else { return self.capture(options) };
+        let (captured, _) = running.walk(options, Some(folder)).map_err(|error| running.explain(error))?;
+        Ok(captured.completed()?)
     }
 }
 
@@ -305,7 +323,7 @@ impl Running {
     }
 
     fn snapshot(&self, options: &Options) -> Result<Snapshot, TargetError> {
-        let (captured, walked) = self.walk(options)?;
+        let (captured, walked) = self.walk(options, None)?;
         let residency = if options.residency {
             let stacks: Vec<u64> =
                 captured.capture.threads.iter().map(|thread| thread.registers.stack_pointer).collect();
@@ -318,8 +336,9 @@ impl Running {
     }
 
     /// Prepares, captures and walks. What is learnt of a running target, it may change meanwhile: then nothing seems
-    /// to fit, or a wrong layout does and the walk tells. In both cases all begins again.
-    fn walk(&self, options: &Options) -> Result<(Captured, Vec<Walked>), TargetError> {
+    /// to fit, or a wrong layout does and the walk tells. In both cases all begins again. With `folder` all private memory is
+    /// kept there.
+    fn walk(&self, options: &Options, folder: Option<&Path>) -> Result<(Captured, Vec<Walked>), TargetError> {
         let mut earlier: Vec<Pause> = Vec::new();
         let mut looks = 0;
         loop {
@@ -327,7 +346,7 @@ impl Running {
             let prepared = self.prepare()?;
             // Read before, since what was prepared goes into the capture.
             let mappings = prepared.mappings.clone();
-            let mut captured = match self.captured(prepared, options) {
+            let mut captured = match self.captured(prepared, options, folder) {
                 Err(TargetError::NoAllocator { refused, .. })
                     if looks < LOOKS_MAX && (!refused.is_empty() || self.process.mappings()? != mappings) =>
                 {
@@ -346,16 +365,32 @@ impl Running {
         }
     }
 
-    fn captured(&self, prepared: Prepared, options: &Options) -> Result<Captured, TargetError> {
+    fn captured(
+        &self,
+        prepared: Prepared,
+        options: &Options,
+        folder: Option<&Path>,
+    ) -> Result<Captured, TargetError> {
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
         let mut allocators = self.find(&prepared)?;
-        let extra = prepared.extra(&allocators, options);
-        let capture = self.capture(&prepared, &mut allocators, &extra, limits)?;
+        let mut extra = prepared.extra(&allocators, options);
+        let read = |folder| Spool::read(&prepared.live, &prepared.mappings, folder);
+        let mut spool = folder.map(read).transpose()?;
+        extra.wishes = spool.as_ref().map(Spool::wishes).unwrap_or_default();
+        let mut capture = self.capture(&prepared, &mut allocators, &extra, limits)?;
+        let mut kept = extra.of_capture(&capture);
+        if let Some(spool) = &mut spool {
+            spool.compare(&prepared.live, &capture.memory)?;
+            spool.changed().clone_into(&mut capture.changed);
+            capture.notes.extend(spool.notes());
+            kept.extend(spool.ranges());
+        }
         let origin = self.origin(&prepared, &capture);
         Ok(Captured {
             kind: None,
             origin,
-            kept: extra.of_capture(&capture),
+            kept,
+            spool,
             capture,
             mappings: prepared.mappings,
             modules: prepared.modules,
@@ -446,13 +481,15 @@ impl Prepared {
     /// What a capture file is to hold besides the allocators' records.
     fn extra(&self, allocators: &Allocators, options: &Options) -> Extra {
         const STACK_TOP_BYTES: u64 = 64 << 10;
+        const STACK_BYTES_MAX: u64 = 8 << 20;
         let contents = options.contents;
         let mut extra = Extra::default();
         if contents != Contents::Records {
             extra.ranges = capture::module_lists(&self.live, &self.auxiliary_vector);
         }
-        if contents == Contents::Data {
+        if matches!(contents, Contents::Data | Contents::Full) {
             extra.stack_top_bytes = STACK_TOP_BYTES;
+            extra.stack_bytes_max = STACK_BYTES_MAX;
             let private = |mapping: &&Mapping| mapping.writable && !mapping.shared;
             extra.writable = self.mappings.iter().filter(private).map(|mapping| mapping.range).collect();
             extra.ranges.extend(self.roots_data(allocators));

@@ -83,6 +83,7 @@ fn link_types(sources: &Path) -> Result<(), Box<dyn Error>> {
         link_files(&mut build, &[sources.join("types.cpp")], name, &arguments)
     };
     one("TYPES", &["-fPIE", "-pie", "-s"])?;
+    one("TYPES_NAMED", &["-fPIE", "-pie"])?;
     one("TYPES_FIXED", &["-fno-PIE", "-no-pie", "-s"])?;
     one("TYPES_STATIC", &["-static", "-s"])?;
     one("TYPES_WITHOUT_RTTI", &["-fno-rtti", "-s"])?;

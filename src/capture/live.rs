@@ -4,7 +4,7 @@
 //! first, for whole neighbourhoods at a time, and remembers the answer.
 
 use crate::memory::{Fault, Memory};
-use heaptap_platform::{AddressRange, PageTable, ProcessMemory, ReadError};
+use heaptap_platform::{AddressRange, PageRun, PageTable, ProcessMemory, ReadError};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -48,6 +48,16 @@ impl LiveMemory {
     /// The process's memory without the question of presence.
     pub const fn process(&self) -> &ProcessMemory {
         &self.memory
+    }
+
+    /// What is known of the pages of `range` that are in memory or in swap, in address order.
+    pub(super) fn page_runs(&self, range: AddressRange) -> Vec<PageRun> {
+        let mut runs = Vec::new();
+        let outcome = self.pages.borrow_mut().present_ranges(range, &mut |run| runs.push(run));
+        if let Err(error) = outcome {
+            self.failure.borrow_mut().get_or_insert(error);
+        }
+        runs
     }
 
     /// The present parts of `ranges`.

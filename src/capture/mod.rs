@@ -6,11 +6,13 @@ pub mod core_file;
 mod live;
 mod loader;
 mod preread;
+mod spool;
 mod stacks;
 mod window;
 
 pub use live::LiveMemory;
 pub use loader::module_lists;
+pub use spool::Spool;
 pub use stacks::take_stacks;
 pub use window::{CaptureError, Extra, Limits, Survey, survey, take};
 
@@ -293,6 +295,8 @@ pub struct Capture {
     pub around: Option<AroundStop>,
     /// How it was taken, where that is not told by the rest.
     pub notes: Vec<String>,
+    /// Memory that was read around the stop, is not an allocator's, and has changed meanwhile.
+    pub changed: Vec<AddressRange>,
 }
 
 /// A heap that was read around the stop.

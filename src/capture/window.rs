@@ -35,6 +35,9 @@ pub enum CaptureError {
     /// The target's memory could not be read at all.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What is read around the stop could not be kept.
+    #[error("cannot keep the memory in a temporary file beside the output: {0}")]
+    Spool(#[source] std::io::Error),
     /// The pause would be longer than allowed; the target was not stopped.
     #[error(
         "process {pid}: copying {bytes} bytes of the allocator's records would pause it for more than {} ms",
@@ -107,19 +110,28 @@ pub struct Extra {
     pub ranges: Vec<AddressRange>,
     /// The top of each thread's stack, so many bytes of it; 0 for none.
     pub stack_top_bytes: u64,
+    /// Of each stack at most, as far as there is time.
+    pub stack_bytes_max: u64,
     /// Private memory that can be written to: stack tops end where that does.
     pub writable: Vec<AddressRange>,
+    /// These ranges, as far as there is time, the first before the others.
+    pub wishes: Vec<AddressRange>,
 }
 
 impl Extra {
     /// The tops of the stacks of `threads`, with what lies below a stack pointer by the rules of x86-64.
     fn stack_tops(&self, threads: &[ThreadPointer]) -> impl Iterator<Item = AddressRange> {
+        self.stacks(threads, self.stack_top_bytes)
+    }
+
+    /// So many bytes of each stack; none for 0.
+    fn stacks(&self, threads: &[ThreadPointer], bytes_max: u64) -> impl Iterator<Item = AddressRange> {
         const RED_ZONE_BYTES: u64 = 128;
-        let count = if self.stack_top_bytes == 0 { 0 } else { threads.len() };
-        threads.iter().take(count).filter_map(|thread| {
+        let count = if bytes_max == 0 { 0 } else { threads.len() };
+        threads.iter().take(count).filter_map(move |thread| {
             let wanted = AddressRange {
                 start: thread.stack_pointer.saturating_sub(RED_ZONE_BYTES) & !7,
-                end: thread.stack_pointer.saturating_add(self.stack_top_bytes) & !7,
+                end: thread.stack_pointer.saturating_add(bytes_max) & !7,
             };
             let holder = self.writable.iter().find(|range| range.contains(thread.stack_pointer))?;
             holder.intersection(&wanted)
@@ -128,8 +140,9 @@ impl Extra {
 
     /// All that a capture was to copy, by the threads that it has.
     pub fn of_capture(&self, capture: &Capture) -> Vec<AddressRange> {
-        let stack_tops = self.stack_tops(&capture.thread_pointers()).collect();
-        [self.ranges.clone(), stack_tops].concat()
+        let bytes_max = self.stack_bytes_max.max(self.stack_top_bytes);
+        let stacks = self.stacks(&capture.thread_pointers(), bytes_max).collect();
+        [self.ranges.clone(), stacks].concat()
     }
 }
 
@@ -215,6 +228,7 @@ impl Request<'_> {
         let preread = (extent == Extent::Essentials)
             .then(|| Preread::of(live, &bulk, allocators, known_threads, &planned));
         let wished_bytes = preread.as_ref().map_or(0, Preread::wished_bytes);
+        let wished_bytes = wished_bytes.saturating_add(len_bytes(&extra.wishes));
         let room =
             room(planned_bytes + wished_bytes.min(limits.budget_ms().saturating_mul(COPY_BYTES_PER_MS)));
         let preread_ref = preread.as_ref();
@@ -349,7 +363,44 @@ impl Window<'_> {
         if let Some(preread) = self.preread.filter(|_| !capture.cut_short) {
             self.copy_bulk(preread, &mut capture, until);
         }
+        if !capture.cut_short {
+            self.copy_wishes(&threads, &mut capture, until);
+        }
         capture
+    }
+
+    /// Copies the rest of deep stacks, then what else is wished for, for as long as there is time.
+    fn copy_wishes(&self, threads: &[ThreadPointer], capture: &mut Capture, until: Instant) {
+        // The release takes its time as well.
+        let until = until.checked_sub(until.saturating_duration_since(Instant::now()) / 4).unwrap_or(until);
+        let stacks: Vec<AddressRange> = self.extra.stacks(threads, self.extra.stack_bytes_max).collect();
+        let left_bytes = self.copy_while(&stacks, capture, until);
+        if left_bytes > 0 {
+            capture
+                .notes
+                .push(format!("{left_bytes} bytes of deep stacks are left out: the pause budget ended"));
+        }
+        self.copy_while(&self.extra.wishes, capture, until);
+    }
+
+    /// Copies what is present of `ranges` piece by piece; the bytes that there was no time for.
+    fn copy_while(&self, ranges: &[AddressRange], capture: &mut Capture, until: Instant) -> u64 {
+        const PIECE_BYTES: u64 = 1 << 20;
+        let mut left_bytes = 0;
+        for range in ranges {
+            let mut start = range.start;
+            while start < range.end {
+                let piece = AddressRange { start, end: range.end.min(start.saturating_add(PIECE_BYTES)) };
+                start = piece.end;
+                if Instant::now() >= until {
+                    left_bytes += range.end - piece.start;
+                    break;
+                }
+                let wanted = self.live.present_of(&capture.memory.gaps(piece));
+                read(self.live, &wanted, &mut capture.memory, None, &mut Vec::new());
+            }
+        }
+        left_bytes
     }
 
     /// Copies what of the bulk came after it was read, and then what may have changed, as far as there is time.

@@ -3,7 +3,7 @@
 use super::TargetError;
 use crate::allocator::{Allocator, WalkOutcome};
 use crate::capture::core_file::{self, CoreFileError, Kind, ModuleNote, Origin, Recording};
-use crate::capture::{AroundStop, Capture, CaptureError};
+use crate::capture::{AroundStop, Capture, CaptureError, Spool};
 use crate::census::{self, Residency, Walked};
 use crate::module::Module;
 use crate::snapshot::{Inconsistency, Snapshot, schema};
@@ -20,8 +20,10 @@ pub enum Contents {
     Records,
     /// Those and the loader's list of modules, for a file that tells nothing of the target's own data.
     NoData,
-    /// Those, the tops of stacks and the writable data of the modules that the allocators are in.
+    /// Those, the stacks in use and the writable data of the modules that the allocators are in.
     Data,
+    /// All private memory.
+    Full,
 }
 
 /// One moment of a target.
@@ -45,6 +47,8 @@ pub struct Captured {
     pub(super) kept: Vec<AddressRange>,
     /// What was asked for.
     pub(super) contents: Contents,
+    /// All private memory, where that was asked for.
+    pub(super) spool: Option<Spool>,
 }
 
 impl Captured {
@@ -59,6 +63,14 @@ impl Captured {
             Some(contradiction) => Err(contradiction),
             None => Ok(walked),
         }
+    }
+
+    /// What was read around the stop put to what was read in it.
+    pub(super) fn completed(mut self) -> Result<Self, CaptureError> {
+        if let Some(spool) = self.spool.take() {
+            self.capture.memory = spool.complete(&self.capture.memory)?;
+        }
+        Ok(self)
     }
 
     /// Adds up what was walked.
@@ -94,9 +106,10 @@ impl Captured {
             format!("not the records of {}: they lie among the program's own data", allocator.name())
         }));
         if self.contents == Contents::Data {
-            holds.push(
-                "the tops of the threads' stacks, the writable data of the allocators' modules".to_owned(),
-            );
+            holds.push("the threads' stacks in use, the writable data of the allocators' modules".to_owned());
+        }
+        if self.contents == Contents::Full {
+            holds.push("all private memory that the process has written".to_owned());
         }
         Recording {
             origin: &self.origin,

@@ -32,7 +32,8 @@ impl Target {
     pub fn inspect(&self, options: &Options) -> Result<Inspected, TargetError> {
         match &self.source {
             Source::Running(running) => {
-                let (captured, walked) = running.walk(options).map_err(|error| running.explain(error))?;
+                let (captured, walked) =
+                    running.walk(options, None).map_err(|error| running.explain(error))?;
                 let process = &running.process;
                 process.check_same()?;
                 let live = LiveMemory::new(process.memory(), process.page_table()?);

@@ -56,6 +56,7 @@ impl Recorded {
             auxiliary_vector,
             allocators: allocators.walkable,
             kept: Vec::new(),
+            spool: None,
             contents: Contents::Records,
         })
     }

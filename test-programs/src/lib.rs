@@ -29,6 +29,9 @@ pub const CALLS_FRAME_POINTER: &str = env!("CALLS_FRAME_POINTER");
 /// C++ objects of known classes in known numbers; stripped.
 pub const TYPES: &str = env!("TYPES");
 
+/// The same with symbols.
+pub const TYPES_NAMED: &str = env!("TYPES_NAMED");
+
 /// The same at fixed addresses.
 pub const TYPES_FIXED: &str = env!("TYPES_FIXED");
 

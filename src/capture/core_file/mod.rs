@@ -11,6 +11,7 @@ mod noted;
 mod notes;
 mod own_note;
 mod read;
+mod sparse_file;
 mod write;
 
 pub use error::CoreFileError;

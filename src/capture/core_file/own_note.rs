@@ -58,6 +58,8 @@ pub struct CaptureNote {
     pub doubtful: Option<Vec<(u64, u64)>>,
     /// The same: pages that were read in the stop.
     pub stopped: Vec<(u64, u64)>,
+    /// Memory that is no allocator's records, was read around the stop and has changed meanwhile: start and end.
+    pub changed: Vec<(u64, u64)>,
     /// Modules.
     pub modules: Vec<ModuleNote>,
 }
@@ -83,6 +85,7 @@ impl Default for CaptureNote {
             notes: Vec::new(),
             doubtful: None,
             stopped: Vec::new(),
+            changed: Vec::new(),
             modules: Vec::new(),
         }
     }
@@ -95,6 +98,7 @@ impl CaptureNote {
         let preread = capture.memory.preread.as_ref();
         Self {
             notes: capture.notes.clone(),
+            changed: pairs(&capture.changed),
             doubtful: preread.map(|moments| pairs(&moments.doubtful)),
             stopped: preread.map(|moments| pairs(&moments.stopped)).unwrap_or_default(),
             pid: origin.pid,
@@ -140,6 +144,7 @@ impl CaptureNote {
             let ranges = pairs.iter().filter_map(|(start, end)| AddressRange::new(*start, *end));
             merge_ranges(ranges.collect(), 0)
         };
+        capture.changed = ranges(&self.changed);
         capture.memory.preread = self
             .doubtful
             .as_ref()

@@ -4,6 +4,7 @@
 //! a mapping cover it. Format: System V ABI, "Object Files"; notes as Linux writes them (`fs/binfmt_elf.c`).
 
 use super::own_note::{self, CaptureNote};
+use super::sparse_file::SparseFile;
 use super::{CoreFileError, ModuleNote, Origin, notes};
 use crate::capture::Capture;
 use crate::memory::MemoryExt;
@@ -83,15 +84,18 @@ pub fn to_file(recording: &Recording<'_>, path: &Path, replace: bool) -> Result<
 fn write_partial(recording: &Recording<'_>, partial: &Path, path: &Path) -> Result<(), CoreFileError> {
     let error = |source| CoreFileError::io(path, "write", source);
     let file = heaptap_platform::create_private(partial).map_err(error)?;
-    let mut out = BufWriter::with_capacity(1 << 16, file);
     if path.extension().is_some_and(|extension| extension == "zst") {
+        let mut out = BufWriter::with_capacity(1 << 16, file);
         let mut encoder = zstd::Encoder::new(&mut out, ZSTD_LEVEL).map_err(error)?;
         write(recording, &mut encoder, path)?;
-        encoder.finish().map_err(error)?;
+        encoder.finish().and_then(|out| out.flush()).map_err(error)?;
     } else {
+        let mut out = BufWriter::with_capacity(1 << 16, SparseFile::new(file));
         write(recording, &mut out, path)?;
+        let sparse = out.into_inner().map_err(|unwritten| error(unwritten.into_error()))?;
+        sparse.finish().map_err(error)?;
     }
-    out.flush().and_then(|()| fs::rename(partial, path)).map_err(error)
+    fs::rename(partial, path).map_err(error)
 }
 
 /// Writes `recording` to `out`; `path` is named in errors.
