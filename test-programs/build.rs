@@ -55,7 +55,8 @@ fn link_measures(sources: &Path) -> Result<(), Box<dyn Error>> {
     };
     one("bulk-read.c", "BULK_READ", &[])?;
     one("spent.c", "SPENT", &[])?;
-    one("heartbeat.c", "HEARTBEAT", &["-shared".as_ref(), "-fPIC".as_ref()])
+    one("heartbeat.c", "HEARTBEAT", &["-shared".as_ref(), "-fPIC".as_ref()])?;
+    one("mallinfo.c", "MALLINFO", &["-shared".as_ref(), "-fPIC".as_ref()])
 }
 
 /// The programs with known stacks, with every kind of call frame information.

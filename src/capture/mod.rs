@@ -58,6 +58,13 @@ impl Store {
             Self::File(file) => file.bytes(),
         }
     }
+
+    fn part(&self, range: std::ops::Range<usize>) -> Option<&[u8]> {
+        match self {
+            Self::Copied(bytes) => bytes.get(range),
+            Self::File(file) => file.part(range),
+        }
+    }
 }
 
 /// Captured bytes, addressed as in the target.
@@ -214,10 +221,12 @@ impl CapturedMemory {
         self.segments.get(index).filter(|segment| segment.start <= address)
     }
 
-    fn tail(&self, address: u64) -> Option<&[u8]> {
+    /// What the segment that holds `address` has from there on, `len_bytes_max` at most.
+    fn tail(&self, address: u64, len_bytes_max: usize) -> Option<&[u8]> {
         let segment = self.segment(address)?;
         let skipped = usize::try_from(address - segment.start).ok()?;
-        self.store.bytes().get(segment.offset + skipped..segment.offset + segment.len_bytes)
+        let len_bytes = len_bytes_max.min(segment.len_bytes - skipped);
+        self.store.part(segment.offset + skipped..segment.offset + skipped + len_bytes)
     }
 }
 
@@ -225,10 +234,10 @@ impl Memory for CapturedMemory {
     fn read(&self, address: u64, mut bytes: &mut [u8]) -> Result<(), Fault> {
         let mut at = address;
         while !bytes.is_empty() {
-            let source = self.tail(at).ok_or(Fault { address: at })?;
-            let count = source.len().min(bytes.len());
+            let source = self.tail(at, bytes.len()).ok_or(Fault { address: at })?;
+            let count = source.len();
             let (now, rest) = bytes.split_at_mut(count);
-            now.copy_from_slice(source.get(..count).ok_or(Fault { address: at })?);
+            now.copy_from_slice(source);
             bytes = rest;
             at = at.checked_add(count as u64).ok_or(Fault { address })?;
         }
@@ -236,7 +245,7 @@ impl Memory for CapturedMemory {
     }
 
     fn slice(&self, address: u64, len_bytes: usize) -> Option<&[u8]> {
-        self.tail(address)?.get(..len_bytes)
+        self.tail(address, len_bytes).filter(|bytes| bytes.len() == len_bytes)
     }
 
     fn is_certain(&self, address: u64) -> bool {

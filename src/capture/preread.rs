@@ -6,7 +6,7 @@
 //! whoever reads the capture is told so. What lies between an allocator's records is its users': it may change freely.
 
 use super::window::read;
-use super::{CapturedMemory, LiveMemory, Moments};
+use super::{CapturedMemory, LiveMemory, Moments, holds};
 use crate::allocator::records::{PAGE_BYTES, PageRecords, RecordMap};
 use crate::allocator::{Allocator, ThreadPointer};
 use crate::memory::Memory;
@@ -14,6 +14,12 @@ use heaptap_platform::{AddressRange, BulkRead, merge_ranges};
 
 /// Bytes read at a time from the running target: longer reads would hold its address space's lock for longer.
 const STEP_BYTES: u64 = 1 << 20;
+
+/// Reads beyond the second, at most.
+const FURTHER_READS_MAX: usize = 4;
+
+/// Among so many pages with records one may change where nothing did before.
+const PAGES_PER_UNEXPECTED_MIN: usize = 4000;
 
 /// A heap that was read before the stop.
 #[derive(Debug)]
@@ -24,7 +30,8 @@ pub(super) struct Preread {
 }
 
 impl Preread {
-    /// Reads `bulk` twice, to see what changes quickly.
+    /// Reads `bulk` twice, to see what changes quickly, and again as long as much of that is new: what it is worth to read
+    /// in the stop shows the better the longer one looks.
     pub(super) fn of(
         live: &LiveMemory,
         bulk: &[AddressRange],
@@ -35,8 +42,20 @@ impl Preread {
         let mut memory = CapturedMemory::default();
         let present = live.present_of(bulk);
         read(live, &present, &mut memory, None, &mut Vec::new());
-        let records = records(allocators, &memory, live, threads);
-        let changed = changed(live, &records, &mut memory, true);
+        let mut records = records(allocators, &memory, live, threads);
+        let mut changed = changed(live, &records, &mut memory, true);
+        for _ in 0..FURTHER_READS_MAX {
+            let expected = neighbourhoods(&changed);
+            records = self::records(allocators, &memory, live, threads);
+            let further = self::changed(live, &records, &mut memory, true);
+            let unexpected = further.iter().filter(|page| !holds(&expected, page.page)).count();
+            changed.extend(further);
+            changed.sort_unstable_by_key(|page| page.page);
+            changed.dedup_by_key(|page| page.page);
+            if unexpected.saturating_mul(PAGES_PER_UNEXPECTED_MIN) <= records.len() {
+                break;
+            }
+        }
         let essential: Vec<AddressRange> =
             essentials.iter().map(|range| range.page_aligned(PAGE_BYTES)).collect();
         let mut known = merge_ranges(essential, 0);
@@ -106,7 +125,7 @@ fn records(
     live: &LiveMemory,
     threads: &[ThreadPointer],
 ) -> Vec<PageRecords> {
-    let overlay = super::window::Overlay { captured: memory, live };
+    let overlay = super::window::Overlay { captured: memory, live, until: None };
     let mut map = RecordMap::default();
     allocators.iter().for_each(|allocator| map.extend(allocator.records(&overlay, threads)));
     map.into_pages()

@@ -170,7 +170,7 @@ pub fn take(
     if bulk_bytes / BULK_BYTES_PER_MS > limits.budget_ms() {
         return request.take_around(bulk_bytes);
     }
-    let capture = request.take(Extent::Everything)?;
+    let capture = if bulk_bytes == 0 { request.take_records()? } else { request.take(Extent::Everything)? };
     if !capture.cut_short || bulk_bytes == 0 {
         return Ok(capture);
     }
@@ -192,6 +192,26 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Copies records that are not among users' bytes; anew where the budget ended that although it is enough: on a busy
+    /// machine.
+    fn take_records(self) -> Result<Capture, CaptureError> {
+        const TRIES: usize = 3;
+        let mut pauses = Vec::new();
+        loop {
+            let mut capture = self.take(Extent::Everything)?;
+            pauses.append(&mut capture.pauses);
+            if !capture.cut_short || pauses.len() >= TRIES || !self.is_budget_enough() {
+                return Ok(Capture { pauses, ..capture });
+            }
+        }
+    }
+
+    fn is_budget_enough(self) -> bool {
+        let planned = plan(Extent::Everything, self.allocators, self.live, self.known_threads);
+        let planned_bytes = len_bytes(&self.live.present_of(&planned));
+        planned_bytes / BULK_BYTES_PER_MS <= self.limits.budget_ms()
+    }
+
     /// Reads the bulk around the stop; anew where not even the rest could be read in it. That threads took long to come to
     /// their stop, on a busy machine, passes.
     fn take_around(self, bulk_bytes: u64) -> Result<Capture, CaptureError> {
@@ -326,7 +346,7 @@ impl Window<'_> {
     }
 
     fn copy(&mut self, stopped: &Stopped<'_>, budget: Duration) -> Capture {
-        let until = Instant::now() + budget.saturating_sub(stopped.elapsed());
+        let until = Instant::now() + time_to_copy(stopped.elapsed(), budget);
         let taken_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut capture = Capture {
             threads: stopped.threads().to_vec(),
@@ -349,8 +369,13 @@ impl Window<'_> {
                 capture.cut_short = true;
                 break;
             }
-            let overlay = Overlay { captured: &capture.memory, live: self.live };
+            let overlay = Overlay { captured: &capture.memory, live: self.live, until: Some(until) };
             let again = plan(self.extent, self.allocators, &overlay, &threads);
+            if overlay.is_late() {
+                capture.cut_short = true;
+                capture.lacks.push("the pause budget ended the search for further records".to_owned());
+                break;
+            }
             let new: Vec<AddressRange> = again.iter().flat_map(|range| capture.memory.gaps(*range)).collect();
             wanted = self.live.present_of(&new);
             if wanted.is_empty() {
@@ -405,8 +430,12 @@ impl Window<'_> {
 
     /// Copies what of the bulk came after it was read, and then what may have changed, as far as there is time.
     fn copy_bulk(&self, preread: &Preread, capture: &mut Capture, until: Instant) {
-        let overlay = Overlay { captured: &capture.memory, live: self.live };
+        let overlay = Overlay { captured: &capture.memory, live: self.live, until: Some(until) };
         let present = self.live.present_of(&bulk(self.allocators, &overlay));
+        if overlay.is_late() {
+            capture.cut_short = true;
+            return;
+        }
         let new: Vec<AddressRange> = present
             .iter()
             .flat_map(|range| preread.gaps(*range))
@@ -427,14 +456,31 @@ impl Window<'_> {
     }
 }
 
+/// What a pause of `budget` leaves for copying, once it took `elapsed` to stop all threads: to let them go takes as long.
+fn time_to_copy(elapsed: Duration, budget: Duration) -> Duration {
+    let left = budget.saturating_sub(elapsed);
+    left.saturating_sub(elapsed.min(left / 4))
+}
+
 /// Captured bytes where there are any, else those of the target, which must be stopped.
 pub(super) struct Overlay<'a> {
     pub(super) captured: &'a CapturedMemory,
     pub(super) live: &'a LiveMemory,
+    /// From then on nothing can be read any more, so that whoever follows records comes to an end.
+    pub(super) until: Option<Instant>,
+}
+
+impl Overlay<'_> {
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 impl Memory for Overlay<'_> {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        if self.is_late() {
+            return Err(Fault { address });
+        }
         match self.captured.read(address, bytes) {
             Ok(()) => Ok(()),
             Err(_) => self.live.read(address, bytes),
@@ -442,7 +488,7 @@ impl Memory for Overlay<'_> {
     }
 
     fn slice(&self, address: u64, len_bytes: usize) -> Option<&[u8]> {
-        self.captured.slice(address, len_bytes)
+        self.captured.slice(address, len_bytes).filter(|_| !self.is_late())
     }
 
     fn anonymous(&self) -> &[AddressRange] {
@@ -458,6 +504,9 @@ impl Memory for Overlay<'_> {
     }
 
     fn present(&self, range: AddressRange) -> Vec<AddressRange> {
+        if self.is_late() {
+            return Vec::new();
+        }
         let mut all = self.captured.present(range);
         for gap in self.captured.gaps(range) {
             all.extend(self.live.present(gap));

@@ -70,3 +70,6 @@ pub const SPENT: Option<&str> = option_env!("SPENT");
 
 /// A library that, preloaded, gives any program a heartbeat. Absent but on Linux.
 pub const HEARTBEAT: Option<&str> = option_env!("HEARTBEAT");
+
+/// A library that, preloaded, has any program write down its C library's `mallinfo2` at a signal. Absent but on Linux.
+pub const MALLINFO: Option<&str> = option_env!("MALLINFO");

@@ -1,8 +1,10 @@
 //! heaptap itself, run as a user runs it.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use heaptap_test_programs::SPENT;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Stdio};
 
 const HEAPTAP: &str = env!("CARGO_BIN_EXE_heaptap");
 
@@ -15,6 +17,8 @@ pub struct Files {
 pub struct Spent {
     /// From start to end.
     pub wall_s: f64,
+    /// Of all processors.
+    pub cpu_s: f64,
     /// Peak of its resident memory.
     pub peak_bytes: f64,
 }
@@ -36,13 +40,29 @@ impl Files {
 
     /// Runs `heaptap` with these arguments and tells what it cost.
     pub fn heaptap(&self, arguments: &[&str]) -> Spent {
+        self.spend(HEAPTAP, arguments, Stdio::piped()).expect("heaptap starts")
+    }
+
+    /// Runs another program, and takes no notice of what it prints; none where it is not installed.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Option<Spent> {
+        self.spend(program, arguments, Stdio::null())
+    }
+
+    fn spend(&self, program: &str, arguments: &[&str], prints: Stdio) -> Option<Spent> {
+        const NOT_FOUND: i32 = 127;
         let report = self.folder.join("spent");
-        let spent = SPENT.expect("this benchmark is for Linux");
-        let output = Command::new(spent).arg(&report).arg(HEAPTAP).args(arguments).output();
-        succeeded(&output.expect("heaptap starts"));
+        let mut command = Command::new(SPENT.expect("this benchmark is for Linux"));
+        command.arg(&report).arg(program).args(arguments).stdin(Stdio::null()).stdout(prints);
+        let output = command.stderr(Stdio::piped()).output().expect("it starts");
+        match output.status.code() {
+            Some(NOT_FOUND) => return None,
+            // What is partial cost as much.
+            Some(0 | 1) => {}
+            _ => panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
+        }
         let text = std::fs::read_to_string(&report).expect("the report");
         let fields: Vec<f64> = text.split_whitespace().map(|field| field.parse().expect("numbers")).collect();
-        Spent { wall_s: fields[0] / 1e6, peak_bytes: fields[2] * 1024.0 }
+        Some(Spent { wall_s: fields[0] / 1e6, cpu_s: fields[1] / 1e6, peak_bytes: fields[2] * 1024.0 })
     }
 }
 
@@ -54,14 +74,16 @@ impl Drop for Files {
 
 /// The pause that `heaptap snap` says it took.
 pub fn snapshot_pause_ms(pid: u32) -> f64 {
-    let output = Command::new(HEAPTAP).args(["snap", &pid.to_string(), "--json"]).output();
-    let output = output.expect("heaptap starts");
-    succeeded(&output);
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let summary = snapshot(pid);
     assert!(summary.get("missing").is_none(), "the snapshot is whole: {}", summary["missing"]);
     summary["pause_ms"].as_f64().expect("a pause")
 }
 
-fn succeeded(output: &Output) {
-    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+/// What `heaptap snap` says, without any option; it may be partial.
+pub fn snapshot(pid: u32) -> serde_json::Value {
+    let output = Command::new(HEAPTAP).args(["snap", &pid.to_string(), "--json"]).output();
+    let output = output.expect("heaptap starts");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    })
 }

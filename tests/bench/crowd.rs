@@ -1,7 +1,10 @@
-//! A process of many threads at rest, with jemalloc and a heartbeat; ended when dropped.
+//! A ledger of some threads at rest, with a heartbeat; ended when dropped.
+
+#![allow(dead_code, reason = "each benchmark uses its part")]
 
 use crate::cost::Files;
-use heaptap_test_programs::LEDGER_JEMALLOC;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,8 +17,11 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    pub fn start(threads: u32, files: &Files) -> Self {
-        let mut child = Command::new(LEDGER_JEMALLOC.expect("this benchmark is for Linux"))
+    /// Starts the ledger at `program`; if it aborts, its core is among `files`.
+    pub fn start(program: &str, threads: u32, files: &Files) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -c unlimited 2>/dev/null; exec \"$0\" \"$@\"", program])
+            .current_dir(files.folder())
             .args(["--threads", &threads.to_string()])
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())
@@ -27,13 +33,26 @@ impl Crowd {
         let heartbeat = files.folder().join(format!("heartbeat-{threads}"));
         let mut crowd = Self { child, commands, answers, heartbeat };
         crowd.await_answer("ready");
-        writeln!(crowd.commands, "heartbeat {} fifo", crowd.heartbeat.display()).expect("it listens");
-        crowd.await_answer("ok");
+        let heartbeat = format!("heartbeat {} fifo", crowd.heartbeat.display());
+        crowd.command(&heartbeat);
         crowd
+    }
+
+    /// Has it obey a command, and waits until it has.
+    pub fn command(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").expect("it listens");
+        self.await_answer("ok");
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it as an error would, so that the kernel writes its core where it is set up to.
+    pub fn abort(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
+        kill(pid, Signal::SIGABRT).expect("it runs");
+        self.child.wait().expect("it is a child");
     }
 
     pub fn heartbeat_file(&self) -> PathBuf {

@@ -1,5 +1,7 @@
 //! The heartbeat of a target: how long its own thread was kept from running.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

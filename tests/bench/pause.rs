@@ -15,6 +15,7 @@ mod store;
 use cost::Files;
 use crowd::Crowd;
 use heaptap_platform::AddressRange;
+use heaptap_test_programs::LEDGER_JEMALLOC;
 use heart::Heart;
 use rivals::BulkRead;
 use sheet::{Demand, Sheet, Spread};
@@ -137,7 +138,7 @@ fn command(sheet: &mut Sheet, store: &Store, files: &Files, metadata_bytes: u64,
 
 /// Many threads: how long it takes until all stand still, and a whole snapshot.
 fn crowd(sheet: &mut Sheet, threads: u32, files: &Files, rounds: usize) {
-    let crowd = Crowd::start(threads, files);
+    let crowd = Crowd::start(LEDGER_JEMALLOC.expect("this benchmark is for Linux"), threads, files);
     let heart = Heart::of(&crowd.heartbeat_file());
     let mut reached = Paired::default();
     let mut stopped = Paired::default();

@@ -135,6 +135,16 @@ struct Candidate<'a> {
     bins: u64,
 }
 
+/// What is expected of the main arena's top chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Top {
+    /// A size that makes sense.
+    Written,
+    /// It was just moved behind a new block, and its own size is about to be written: the first word written to new memory,
+    /// so a thread is often caught waiting for the page. What follows is told as partial.
+    New,
+}
+
 /// A layout that fits.
 struct Fit {
     layout: Layout,
@@ -150,11 +160,16 @@ impl Candidate<'_> {
             image.and_then(|image| image.read_only().iter().find_map(|(_, bytes)| version::find(bytes)));
         let mut why = "no layout is known".to_owned();
         let mut fits = Vec::new();
-        for layout in Layout::candidates(version) {
-            match self.fit(layout) {
-                Ok(fit) => fits.push(fit),
-                Err(reason) if fits.is_empty() && why == "no layout is known" => why = reason,
-                Err(_) => {}
+        for top in [Top::Written, Top::New] {
+            for layout in Layout::candidates(version) {
+                match self.fit(layout, top) {
+                    Ok(fit) => fits.push(fit),
+                    Err(reason) if fits.is_empty() && why == "no layout is known" => why = reason,
+                    Err(_) => {}
+                }
+            }
+            if !fits.is_empty() {
+                break;
             }
         }
         let mut fits = fits.into_iter();
@@ -165,14 +180,14 @@ impl Candidate<'_> {
         Ok(self.complete(fit, version, alternatives))
     }
 
-    fn fit(&self, layout: Layout) -> Result<Fit, String> {
+    fn fit(&self, layout: Layout, expected: Top) -> Result<Fit, String> {
         let main_arena = self.bins.checked_sub(layout.bins).ok_or("its bins lie too low")?;
         let arenas = Arena::all(self.memory, &layout, main_arena).ok_or_else(|| {
             format!("its circle of arenas does not close under the layout of {}", layout.table)
         })?;
         let main = arenas.first().ok_or("it has no arena")?;
         let top = if main.has_memory(&layout) {
-            self.check_top(main)?;
+            self.check_top(main, expected)?;
             Some(main.top)
         } else {
             None
@@ -191,11 +206,12 @@ impl Candidate<'_> {
     }
 
     /// The top chunk ends with a page, and what lies before it is in use: free memory would be part of it.
-    fn check_top(&self, main: &Arena) -> Result<(), String> {
+    fn check_top(&self, main: &Arena, expected: Top) -> Result<(), String> {
         let header = Header::read(self.memory, main.top)
             .map_err(|_| format!("its top chunk {:#x} cannot be read", main.top))?;
         let end = main.top.wrapping_add(header.size_bytes());
-        if header.has(PREVIOUS_IN_USE) && end.is_multiple_of(4096) {
+        let is_new = header.word == 0 && self.space.holds_records(main.top);
+        if header.has(PREVIOUS_IN_USE) && end.is_multiple_of(4096) || (is_new && expected == Top::New) {
             Ok(())
         } else {
             Err(format!("what should be its top chunk, at {:#x}, is none", main.top))

@@ -90,6 +90,11 @@ impl Jemalloc {
     fn caches(&self, memory: &dyn Memory, arenas: &[Arena], threads: &[ThreadPointer]) -> Caches {
         Caches::gather(self.places(), memory, arenas, threads)
     }
+
+    /// Where the caches are, without what is in them.
+    fn cache_places(&self, memory: &dyn Memory, arenas: &[Arena], threads: &[ThreadPointer]) -> Caches {
+        Caches::survey(self.places(), memory, arenas, threads)
+    }
 }
 
 impl Allocator for Jemalloc {
@@ -114,7 +119,8 @@ impl Allocator for Jemalloc {
     }
 
     fn needs_thread_pointers(&self, memory: &dyn Memory) -> bool {
-        self.thread_offset.is_none() && self.caches(memory, &self.arenas(memory), &[]).source == Source::None
+        self.thread_offset.is_none()
+            && self.cache_places(memory, &self.arenas(memory), &[]).source == Source::None
     }
 
     fn learn_threads(&mut self, memory: &dyn Memory, threads: &[ThreadPointer]) {
@@ -146,7 +152,7 @@ impl Allocator for Jemalloc {
         if arenas.is_empty() {
             ranges.extend(self.extent_records(memory, &leaves));
         }
-        let caches = self.caches(memory, &arenas, threads);
+        let caches = self.cache_places(memory, &arenas, threads);
         if caches.source == Source::Ring {
             ranges.extend(self.ring.and_then(|start| AddressRange::with_len(start, 8)));
         }
@@ -155,7 +161,7 @@ impl Allocator for Jemalloc {
     }
 
     fn cache_heads(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<CacheHead> {
-        let heads = self.caches(memory, &self.arenas(memory), threads).heads;
+        let heads = self.cache_places(memory, &self.arenas(memory), threads).heads;
         // A thread's data lies in its static storage, which ends at its thread pointer.
         let owner = |address: u64| {
             let distance = |thread: &&ThreadPointer| thread.thread_pointer.wrapping_sub(address);

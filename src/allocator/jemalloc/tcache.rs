@@ -97,9 +97,32 @@ impl Caches {
         arenas: &[Arena],
         threads: &[ThreadPointer],
     ) -> Self {
+        let mut caches = Self::find(places, memory, arenas, threads, true);
+        caches.blocks.sort_unstable();
+        caches
+    }
+
+    /// Finds all caches, but not which blocks are in them: that takes most of the time, and a stopped target may be
+    /// waiting.
+    pub fn survey(
+        places: Places<'_>,
+        memory: &dyn Memory,
+        arenas: &[Arena],
+        threads: &[ThreadPointer],
+    ) -> Self {
+        Self::find(places, memory, arenas, threads, false)
+    }
+
+    fn find(
+        places: Places<'_>,
+        memory: &dyn Memory,
+        arenas: &[Arena],
+        threads: &[ThreadPointer],
+        with_blocks: bool,
+    ) -> Self {
         let mut caches = Self::default();
         let arenas_set = arenas.iter().map(|arena| arena.address).collect();
-        let mut gather = Gather { places, memory, arenas: arenas_set, caches: &mut caches };
+        let mut gather = Gather { places, memory, arenas: arenas_set, with_blocks, caches: &mut caches };
         gather.lists(arenas);
         if gather.caches.count == 0 {
             gather.ring();
@@ -107,7 +130,6 @@ impl Caches {
         if gather.caches.count == 0 {
             gather.thread_storage(threads);
         }
-        caches.blocks.sort_unstable();
         caches
     }
 }
@@ -116,6 +138,7 @@ struct Gather<'a> {
     places: Places<'a>,
     memory: &'a dyn Memory,
     arenas: HashSet<u64>,
+    with_blocks: bool,
     caches: &'a mut Caches,
 }
 
@@ -352,6 +375,9 @@ impl Gather<'_> {
             return;
         }
         self.want(start, count * 8);
+        if !self.with_blocks {
+            return;
+        }
         match self.memory.read_words(start, usize::try_from(count).unwrap_or(0)) {
             Ok(addresses) => {
                 let blocks = addresses.into_iter().map(|address| CachedBlock { address, szind });
