@@ -1,5 +1,7 @@
 //! The sheet of figures that a benchmark prints: median, spread, demand, met or not.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 /// What a median must reach.
 #[derive(Clone, Copy)]
 pub enum Demand {
