@@ -4,9 +4,7 @@
 //! the whole command, the size of its file and the room that takes, and the ratios. `HEAPTAP_BENCH_KEYS` makes the heap
 //! smaller and `HEAPTAP_BENCH_ROUNDS` the run shorter.
 
-#[allow(dead_code, reason = "shared with the other benchmarks, which use more of it")]
 mod cost;
-#[allow(dead_code, reason = "as above")]
 mod heart;
 mod store;
 
