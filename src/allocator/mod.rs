@@ -140,6 +140,11 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     fn cache_heads(&self, _memory: &dyn Memory, _threads: &[ThreadPointer]) -> Vec<CacheHead> {
         Vec::new()
     }
+    /// The size class of a block, by what stands at it or near it while the target runs: a guess for blocks that were just handed
+    /// out. `None` where only a walk tells.
+    fn class_of(&self, _memory: &dyn Memory, _block: u64) -> Option<u64> {
+        None
+    }
     /// Words of 32 bits that are not zero while the allocator changes its records.
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64>;
     /// Whether a thread is where the allocator changes its records without a lock; then a stop is to be tried anew.

@@ -68,6 +68,13 @@ pub struct Share {
     pub stay_ratio: f64,
 }
 
+impl Share {
+    /// Bytes grown.
+    pub fn bytes(&self) -> f64 {
+        self.delta_blocks * self.block_bytes as f64
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct SiteTally {
     samples: u32,
@@ -132,8 +139,7 @@ pub fn divide(evidence: &[Evidence], grown: &[Grown]) -> Vec<Share> {
             });
         }
     }
-    let bytes = |share: &Share| share.delta_blocks * share.block_bytes as f64;
-    shares.sort_by(|one, other| bytes(other).total_cmp(&bytes(one)));
+    shares.sort_by(|one, other| other.bytes().total_cmp(&one.bytes()));
     shares
 }
 

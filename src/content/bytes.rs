@@ -23,6 +23,11 @@ impl Content {
         &self.bytes
     }
 
+    /// How many bytes it is.
+    pub const fn len_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Whether this is still the block that `earlier` was: of its words at most an eighth, one at least, has changed, as
     /// links to neighbours do. Blocks of fewer than four words must be equal.
     pub fn is_still(&self, earlier: &Self) -> bool {

@@ -355,7 +355,7 @@ mod tests {
         words[16] = pc;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let registers = Registers::from_x86_64_user_regs(&bytes).unwrap();
-        Hit { tid: 1, time_ns: 0, registers, stack: Vec::new() }
+        Hit { tid: 1, time_ns: 0, address: HEAD, registers, stack: Vec::new() }
     }
 
     fn list(frees_elsewhere: bool) -> CacheHead {

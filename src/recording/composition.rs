@@ -123,6 +123,21 @@ pub fn is_live(table: &Liveness, block: u64) -> bool {
     offset.is_multiple_of(class.block_bytes.max(1)) && word.is_some_and(|word| word >> (number % 64) & 1 == 1)
 }
 
+/// The class of a block of a table, live or not; of blocks that have a place of their own only while they are live.
+pub fn class_at(table: &Liveness, block: u64) -> Option<u64> {
+    let large = &table.large.blocks;
+    if let Ok(index) = large.binary_search_by_key(&block, |one| one.address) {
+        return large.get(index).map(|one| one.class_bytes);
+    }
+    let runs = &table.runs;
+    let index = runs.address.partition_point(|start| *start <= block).checked_sub(1)?;
+    let run = runs.view(index..index + 1).next()?;
+    let class = table.run_classes.get(usize::from(run.class))?;
+    let offset = block - run.address;
+    let is_in = offset < class.block_bytes.saturating_mul(u64::from(class.blocks));
+    (is_in && offset.is_multiple_of(class.block_bytes.max(1))).then_some(class.block_bytes)
+}
+
 fn set_bits(words: &[u64]) -> impl Iterator<Item = u32> + '_ {
     (0_u32..).zip(words).flat_map(|(word, bits)| {
         (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit)

@@ -8,11 +8,15 @@
 mod arm;
 mod budget;
 mod composition;
+mod large;
+mod places;
 mod recorder;
 pub mod schema;
 pub mod session;
 mod store;
+mod touches;
 
 pub use arm::{HitKind, PcTable};
 pub use budget::Budget;
 pub use recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample, Tally};
+pub use touches::{Touch, Touches};

@@ -2,14 +2,15 @@
 
 use super::arm::{Before, HitKind, PcTable};
 use super::budget::Budget;
-use crate::allocator::CacheHead;
+use super::touches::Touches;
+use crate::allocator::{Allocator, CacheHead};
 use crate::capture::LiveMemory;
 use crate::content::{Content, LOOK_BYTES_MAX};
 use crate::memory::{Fault, Memory, MemoryExt};
 use crate::module::Module;
 use crate::unwind::{Frame, Unwinder};
 use heaptap_platform::{
-    AddressRange, Aim, Architecture, Hit, Process, SamplerError, ThreadPriority, ThreadSampler,
+    AddressRange, Aim, Architecture, Hit, Process, Registers, SamplerError, ThreadPriority, ThreadSampler,
     sampler_clock_ns,
 };
 use std::collections::HashMap;
@@ -17,21 +18,25 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a stack that are copied with each hit.
 pub const STACK_LEN_BYTES: u32 = 8192;
-/// Bytes of records of so many hits end an arming.
-const HITS_WANTED: u64 = 5;
-/// Bytes that one record has besides the stack.
-const RECORD_LEN_BYTES: u64 = STACK_LEN_BYTES as u64 + 200;
-/// Longest time to stay armed after the first hit.
-const TRAIL: Duration = Duration::from_millis(4);
+/// So many hits end an arming.
+const HITS_WANTED: usize = 5;
+/// Time to stay armed after the first hit, by how long so many take: rare ones cost the target nothing meanwhile.
+const TRAIL_MIN: Duration = Duration::from_millis(4);
+const TRAIL_MAX: Duration = Duration::from_millis(60);
 /// Time between two looks for further hits once they have proved rare.
 const NAP: Duration = Duration::from_micros(30);
-/// Longest time to spin for the first hit, and then to sleep for it.
+/// Longest time to spin for the first hit.
 const SPIN: Duration = Duration::from_micros(150);
-const SLEEP: Duration = Duration::from_millis(3);
+/// Time that whoever took a block has to fill it before it is looked at.
+const LOOK_AFTER: Duration = Duration::from_micros(150);
+/// Longest time to sleep between two looks at what was touched.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Mean of the random time between two armings.
 const GAP_MEAN: Duration = Duration::from_micros(1500);
 /// Most samplers open at a time; each has a ring of its own.
 const SAMPLERS_MAX: usize = 64;
+/// Bytes of a block that are looked at as long as its size is not known.
+const LOOK_BYTES_UNKNOWN: u64 = 32;
 /// Most samples kept.
 const SAMPLES_MAX: usize = 1 << 18;
 
@@ -66,8 +71,10 @@ pub struct Sample {
     pub time_ns: u64,
     /// The block.
     pub block: u64,
-    /// Its usable bytes.
+    /// Its size class; 0 where that was not known yet.
     pub block_bytes: u64,
+    /// Where its function returned, for those that were met there.
+    pub place: Option<u64>,
     /// Index of its stack in [`Recorder::sites`].
     pub site: usize,
     /// It was given back by the same thread while the word was still watched.
@@ -103,7 +110,13 @@ pub struct Recorder<'a> {
     heads: Vec<CacheHead>,
     /// Size classes to watch, with their weights.
     classes: Vec<(u64, f64)>,
-    samplers: HashMap<i32, (ThreadSampler, u64)>,
+    allocators: &'a [Box<dyn Allocator>],
+    /// Where allocation functions return.
+    places: Vec<u64>,
+    threads: Vec<i32>,
+    /// Part of the armings that go to those places.
+    survey_part: f64,
+    samplers: HashMap<i32, (ThreadSampler, Aim)>,
     pcs: PcTable,
     budget: Budget,
     begun: Instant,
@@ -115,6 +128,13 @@ pub struct Recorder<'a> {
     pub samples: Vec<Sample>,
     /// By thread and class.
     pub tallies: HashMap<(i32, u64), Tally>,
+    /// By thread and place.
+    pub place_tallies: HashMap<(i32, u64), Tally>,
+    /// The same over all threads, and over all places.
+    place_sums: HashMap<u64, Tally>,
+    thread_sums: HashMap<i32, Tally>,
+    /// Pages touched for the first time.
+    pub touches: Touches,
     /// Hits that were neither an allocation nor a free, or could not be told.
     pub unknown_hits: u64,
 }
@@ -126,6 +146,7 @@ impl<'a> Recorder<'a> {
         live: &'a LiveMemory,
         modules: &'a [Module],
         executable: &[AddressRange],
+        allocators: &'a [Box<dyn Allocator>],
         budget: Budget,
     ) -> Result<Self, RecordingError> {
         let architecture = process.architecture().filter(|known| *known == Architecture::X86_64);
@@ -136,6 +157,10 @@ impl<'a> Recorder<'a> {
             unwinder: Unwinder::new(architecture, modules, executable),
             heads: Vec::new(),
             classes: Vec::new(),
+            allocators,
+            places: Vec::new(),
+            threads: Vec::new(),
+            survey_part: 0.0,
             samplers: HashMap::new(),
             pcs: PcTable::default(),
             budget,
@@ -145,15 +170,37 @@ impl<'a> Recorder<'a> {
             sites: Vec::new(),
             samples: Vec::new(),
             tallies: HashMap::new(),
+            place_tallies: HashMap::new(),
+            place_sums: HashMap::new(),
+            thread_sums: HashMap::new(),
+            touches: Touches::default(),
             unknown_hits: 0,
         })
     }
 
-    /// Watches these words from now on, as far as they are of these classes (with their weights).
-    pub fn watch(&mut self, heads: Vec<CacheHead>, classes: Vec<(u64, f64)>) {
-        self.samplers.retain(|tid, _| heads.iter().any(|head| head.tid == *tid));
+    /// Watches these words from now on, as far as they are of these classes (with their weights), and for this part of the time
+    /// the places where allocation functions return.
+    pub fn watch(&mut self, heads: Vec<CacheHead>, classes: Vec<(u64, f64)>, survey_part: f64) {
+        self.threads = self.process.thread_ids().unwrap_or_default();
+        self.samplers.retain(|tid, _| self.threads.contains(tid));
+        self.touches.follow(self.process, &self.threads);
         self.heads = heads;
         self.classes = classes;
+        self.survey_part = if self.places.is_empty() { 0.0 } else { survey_part };
+    }
+
+    /// Allocations of a class that its thread caches show, a second; `None` as long as that is not known.
+    pub fn cached_rate(&self, class: u64) -> Option<f64> {
+        const ARMS_MIN: u64 = 20;
+        let tallies = self.tallies.iter().filter(|((_, of), _)| *of == class).map(|(_, tally)| tally);
+        let (arms, rate) =
+            tallies.fold((0, 0.0), |(arms, rate), tally| (arms + tally.arms, rate + tally.rate()));
+        (arms >= ARMS_MIN).then_some(rate)
+    }
+
+    /// Where allocation functions return.
+    pub fn survey(&mut self, places: Vec<u64>) {
+        self.places = places;
     }
 
     /// The name of a thread, unless it has ended.
@@ -172,20 +219,36 @@ impl<'a> Recorder<'a> {
     /// Breakpoints cannot be had.
     pub fn run(&mut self, until: Instant, is_ended: &dyn Fn() -> bool) -> Result<(), RecordingError> {
         while Instant::now() < until && !is_ended() {
+            self.take_touches();
             let gap = GAP_MEAN.mul_f64(-self.uniform().max(1e-9).ln());
             let wait = self.budget.wait(self.begun.elapsed()).max(gap);
-            std::thread::sleep(wait.min(until.saturating_duration_since(Instant::now())));
-            let Some(head) = self.choose() else {
-                std::thread::sleep(Duration::from_millis(10));
+            let wait = wait.min(until.saturating_duration_since(Instant::now()));
+            if wait > PAUSE_MAX {
+                std::thread::sleep(PAUSE_MAX);
                 continue;
+            }
+            std::thread::sleep(wait);
+            let armed = if self.uniform() < self.survey_part {
+                self.choose_place().map(|(tid, place)| self.arm_place(tid, place))
+            } else {
+                self.choose().map(|head| self.arm(&head))
             };
-            match self.arm(&head) {
+            match armed {
+                None => std::thread::sleep(Duration::from_millis(10)),
                 // A thread may end at any time.
-                Ok(()) | Err(SamplerError::Gone { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Some(Ok(()) | Err(SamplerError::Gone { .. })) => {}
+                Some(Err(error)) => return Err(error.into()),
             }
         }
+        self.take_touches();
         Ok(())
+    }
+
+    fn take_touches(&mut self) {
+        for hit in self.touches.take() {
+            let site = self.site(&hit, false);
+            self.touches.keep(&hit, site);
+        }
     }
 
     /// A random number from 0 to 1 (xorshift64*).
@@ -199,61 +262,118 @@ impl<'a> Recorder<'a> {
     /// A class by its weight, then a thread by how often it uses the class.
     fn choose(&mut self) -> Option<CacheHead> {
         let (class_at, head_at) = (self.uniform(), self.uniform());
-        let weights = self.classes.iter().map(|(_, weight)| *weight);
-        let &(class, _) = pick(&self.classes, weights, class_at)?;
+        let by_class = self.classes.iter().map(|(_, weight)| *weight);
+        let &(class, _) = pick(&self.classes, by_class, class_at)?;
         let heads: Vec<CacheHead> =
             self.heads.iter().filter(|head| head.block_bytes == class).copied().collect();
-        let rates: Vec<f64> = heads
-            .iter()
-            .map(|head| self.tallies.get(&(head.tid, class)))
-            .map(|tally| tally.filter(|tally| tally.arms >= 5).map_or(f64::NAN, Tally::rate))
-            .collect();
-        let known: Vec<f64> = rates.iter().copied().filter(|rate| !rate.is_nan()).collect();
-        let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
-        let least = mean / 10.0 + 1e-9;
-        let weights = rates.iter().map(|rate| if rate.is_nan() { mean + least } else { rate + least });
-        pick(&heads, weights, head_at).copied()
+        let tallies = heads.iter().map(|head| self.tallies.get(&(head.tid, class)));
+        let by_rate = weights(tallies, 10.0);
+        pick(&heads, by_rate.iter().copied(), head_at).copied()
+    }
+
+    /// A thread and a place, each by how often allocations were met there.
+    fn choose_place(&mut self) -> Option<(i32, u64)> {
+        let (thread_at, place_at) = (self.uniform(), self.uniform());
+        let by_thread = weights(self.threads.iter().map(|tid| self.thread_sums.get(tid)), 10.0);
+        let by_place = weights(self.places.iter().map(|place| self.place_sums.get(place)), 50.0);
+        let tid = pick(&self.threads, by_thread.iter().copied(), thread_at)?;
+        let place = pick(&self.places, by_place.iter().copied(), place_at)?;
+        Some((*tid, *place))
     }
 
     /// Watches one word for a short while.
     fn arm(&mut self, head: &CacheHead) -> Result<(), SamplerError> {
-        let mut sampler = self.sampler(head)?;
-        let hits_before = sampler.hit_count()?;
-        // Whoever is put aside while the breakpoint is enabled lets the target run into it again and again.
-        let raised = ThreadPriority::raise();
-        let before = Before::read(head, &Unasked(self.live));
-        let begun = Instant::now();
-        sampler.enable()?;
-        let seen = wait_for_hits(&sampler, begun);
-        sampler.disable()?;
-        let armed = begun.elapsed();
-        drop(raised);
-        let hits = sampler.take();
-        let count = sampler.hit_count()?.saturating_sub(hits_before);
-        self.samplers.insert(head.tid, (sampler, head.address));
-        self.budget.spend(count);
-        let cost = self.budget.hit_cost().saturating_mul(u32::try_from(count).unwrap_or(0));
+        let aim = Aim::Writes { address: head.address, len_bytes: head.len_bytes() };
+        let known = self.tallies.get(&(head.tid, head.block_bytes)).copied().unwrap_or_default();
+        let live = self.live;
+        let before = || Before::read(head, &Unasked(live));
+        let (before, hits, watched) = self.watch_shortly(head.tid, aim, trail(&known), before, &|_| ())?;
+        let hits: Vec<Hit> = hits.into_iter().map(|(hit, ())| hit).collect();
         let tally = self.tallies.entry((head.tid, head.block_bytes)).or_default();
         tally.arms += 1;
-        tally.watched += armed.saturating_sub(cost).max(Duration::from_micros(2));
-        if seen {
-            self.keep(head, &before, &hits);
+        tally.watched += watched;
+        self.keep(head, &before, &hits);
+        Ok(())
+    }
+
+    /// Watches one place for a short while.
+    fn arm_place(&mut self, tid: i32, place: u64) -> Result<(), SamplerError> {
+        let known = self.place_tallies.get(&(tid, place)).copied().unwrap_or_default();
+        let (live, allocators) = (self.live, self.allocators);
+        let look = |hit: &Hit| Looked::at(hit, live, allocators);
+        let aim = Aim::Execution { address: place };
+        let (_, hits, watched) = self.watch_shortly(tid, aim, trail(&known), || (), &look)?;
+        for tally in [
+            self.place_tallies.entry((tid, place)).or_default(),
+            self.place_sums.entry(place).or_default(),
+            self.thread_sums.entry(tid).or_default(),
+        ] {
+            tally.arms += 1;
+            tally.watched += watched;
+            tally.allocations += hits.len() as u64;
+        }
+        // As with words, the first one is not kept.
+        for (index, (hit, looked)) in hits.iter().enumerate().skip(1) {
+            let Some(looked) = looked.as_ref().filter(|_| self.samples.len() < SAMPLES_MAX) else { continue };
+            let later = hits.iter().skip(index + 1).filter_map(|(_, later)| later.as_ref());
+            // What is handed out again was given back in between.
+            let freed_at_once = later.into_iter().any(|later| later.block == looked.block);
+            let site = self.site_of_caller(hit);
+            self.samples.push(Sample {
+                tid,
+                time_ns: hit.time_ns,
+                block: looked.block,
+                block_bytes: looked.block_bytes,
+                place: Some(place),
+                site,
+                freed_at_once,
+                content: looked.content.clone(),
+            });
         }
         Ok(())
     }
 
-    fn sampler(&mut self, head: &CacheHead) -> Result<ThreadSampler, SamplerError> {
-        let aim = Aim::Writes { address: head.address, len_bytes: head.len_bytes() };
-        match self.samplers.remove(&head.tid) {
-            Some((sampler, address)) if address == head.address => Ok(sampler),
-            Some((mut sampler, _)) => sampler.aim(aim).map(|()| sampler),
-            None => {
+    /// Enables a breakpoint until there are enough hits or it has been long enough; what `prepare` read just before, the hits with
+    /// what `look` saw as soon as each was known, and the time without what they took.
+    fn watch_shortly<T, L>(
+        &mut self,
+        tid: i32,
+        aim: Aim,
+        trail: Duration,
+        prepare: impl FnOnce() -> T,
+        look: &dyn Fn(&Hit) -> L,
+    ) -> Result<(T, Vec<(Hit, L)>, Duration), SamplerError> {
+        let mut sampler = self.sampler(tid, aim)?;
+        let hits_before = sampler.hit_count()?;
+        // Whoever is put aside while the breakpoint is enabled lets the target run into it again and again.
+        let raised = ThreadPriority::raise();
+        let prepared = prepare();
+        let begun = Instant::now();
+        sampler.enable()?;
+        let seen = wait_for_hits(&mut sampler, begun, trail, look);
+        sampler.disable()?;
+        let armed = begun.elapsed();
+        drop(raised);
+        let hits = seen.finish(sampler.take(), look);
+        let count = sampler.hit_count()?.saturating_sub(hits_before);
+        self.samplers.insert(tid, (sampler, aim));
+        self.budget.spend(count);
+        let cost = self.budget.hit_cost().saturating_mul(u32::try_from(count).unwrap_or(0));
+        Ok((prepared, hits, armed.saturating_sub(cost).max(Duration::from_micros(2))))
+    }
+
+    fn sampler(&mut self, tid: i32, aim: Aim) -> Result<ThreadSampler, SamplerError> {
+        match self.samplers.remove(&tid) {
+            Some((sampler, aimed)) if aimed == aim => Ok(sampler),
+            // The kernel lets a breakpoint be moved, but not become one of another kind.
+            Some((mut sampler, aimed)) if is_like(aimed, aim) => sampler.aim(aim).map(|()| sampler),
+            _ => {
                 if self.samplers.len() >= SAMPLERS_MAX
                     && let Some(&tid) = self.samplers.keys().next()
                 {
                     self.samplers.remove(&tid);
                 }
-                ThreadSampler::open(self.process, head.tid, aim, STACK_LEN_BYTES)
+                ThreadSampler::open(self.process, tid, aim, STACK_LEN_BYTES)
             }
         }
     }
@@ -276,12 +396,13 @@ impl<'a> Recorder<'a> {
             let freed_at_once = later
                 .filter(|(_, kind)| **kind == HitKind::Free)
                 .any(|(hit, _)| hit.registers.general().contains(&block));
-            let site = self.site(hit);
+            let site = self.site(hit, true);
             self.samples.push(Sample {
                 tid: hit.tid,
                 time_ns: hit.time_ns,
                 block,
                 block_bytes: head.block_bytes,
+                place: None,
                 site,
                 freed_at_once,
                 content: self.look(block, head.block_bytes),
@@ -295,14 +416,35 @@ impl<'a> Recorder<'a> {
         Unasked(self.live).read_vec(block, len_bytes).ok().map(Content::new)
     }
 
-    fn site(&mut self, hit: &Hit) -> usize {
+    /// The stack of a hit, without its newest frame if that one is the allocator's own.
+    fn site(&mut self, hit: &Hit, in_allocator: bool) -> usize {
         let stack = CopiedStack { start: hit.registers.stack_pointer, bytes: &hit.stack };
         let mut frames = self.unwinder.unwind(&hit.registers, &stack).frames;
         // Where in the allocator it was hit differs from call to call and tells nothing.
-        if frames.len() > 1 {
+        if in_allocator && frames.len() > 1 {
             frames.remove(0);
         }
-        let key: Vec<u64> = frames.iter().map(|frame| frame.program_counter).collect();
+        // Whoever touches memory does so at many places of one function.
+        let told_apart = if in_allocator { frames.as_slice() } else { frames.get(1..).unwrap_or_default() };
+        let key = told_apart.iter().map(|frame| frame.program_counter).collect();
+        self.site_by(key, frames)
+    }
+
+    /// The stack behind a hit on a return instruction. What its function had saved is below the stack by then and was not copied,
+    /// but it is back in the registers: so the return is made first.
+    fn site_of_caller(&mut self, hit: &Hit) -> usize {
+        let Some(registers) = returned(hit) else { return self.site(hit, true) };
+        let bytes = hit.stack.get(8..).unwrap_or_default();
+        let stack = CopiedStack { start: registers.stack_pointer, bytes };
+        let mut frames = self.unwinder.unwind(&registers, &stack).frames;
+        if let Some(first) = frames.first_mut() {
+            first.is_caller = true;
+        }
+        let key = frames.iter().map(|frame| frame.program_counter).collect();
+        self.site_by(key, frames)
+    }
+
+    fn site_by(&mut self, key: Vec<u64>, frames: Vec<Frame>) -> usize {
         let next = self.sites.len();
         let site = *self.site_index.entry(key).or_insert(next);
         if site == next {
@@ -312,12 +454,46 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Stays until there are enough hits, or none come: whether there was one.
-fn wait_for_hits(sampler: &ThreadSampler, begun: Instant) -> bool {
+/// The registers once the return instruction that was hit has been executed.
+fn returned(hit: &Hit) -> Option<Registers> {
+    const PROGRAM_COUNTER_AT: usize = 16 * 8;
+    const STACK_POINTER_AT: usize = 19 * 8;
+    let mut raw = hit.registers.raw().to_vec();
+    let caller = hit.stack.get(..8)?;
+    raw.get_mut(PROGRAM_COUNTER_AT..PROGRAM_COUNTER_AT + 8)?.copy_from_slice(caller);
+    let stack_pointer = hit.registers.stack_pointer.checked_add(8)?.to_le_bytes();
+    raw.get_mut(STACK_POINTER_AT..STACK_POINTER_AT + 8)?.copy_from_slice(&stack_pointer);
+    Registers::from_x86_64_user_regs(&raw)
+}
+
+/// How long so many hits take, by what is known of a place.
+fn trail(tally: &Tally) -> Duration {
+    // What was never hit is not waited for.
+    if tally.arms < 5 || tally.allocations == 0 {
+        return TRAIL_MIN;
+    }
+    Duration::from_secs_f64(HITS_WANTED as f64 / tally.rate().max(1.0)).clamp(TRAIL_MIN, TRAIL_MAX)
+}
+
+const fn is_like(one: Aim, other: Aim) -> bool {
+    match (one, other) {
+        (Aim::Writes { len_bytes: one, .. }, Aim::Writes { len_bytes: other, .. }) => one == other,
+        (Aim::Execution { .. }, Aim::Execution { .. }) => true,
+        _ => false,
+    }
+}
+
+/// Stays until there are enough hits, or none come.
+fn wait_for_hits<L>(
+    sampler: &mut ThreadSampler,
+    begun: Instant,
+    trail: Duration,
+    look: &dyn Fn(&Hit) -> L,
+) -> Seen<L> {
     while sampler.waiting_len_bytes() == 0 {
         if begun.elapsed() > SPIN {
-            if !sampler.wait(SLEEP) {
-                return false;
+            if !sampler.wait(trail) {
+                return Seen { hits: Vec::new(), looked: Vec::new() };
             }
             break;
         }
@@ -325,14 +501,74 @@ fn wait_for_hits(sampler: &ThreadSampler, begun: Instant) -> bool {
     }
     // What follows tells allocations from frees, and which of them were given back at once.
     let first = Instant::now();
-    while sampler.waiting_len_bytes() < HITS_WANTED * RECORD_LEN_BYTES && first.elapsed() < TRAIL {
-        if first.elapsed() < SPIN {
+    let mut seen = Seen { hits: Vec::new(), looked: Vec::new() };
+    while seen.hits.len() < HITS_WANTED && first.elapsed() < trail {
+        if sampler.waiting_len_bytes() > 0 {
+            seen.hits.extend(sampler.take().into_iter().map(|hit| (hit, Instant::now())));
+        } else if first.elapsed() < SPIN {
             std::hint::spin_loop();
         } else {
             std::thread::sleep(NAP);
         }
+        seen.look(look, false);
     }
-    true
+    seen
+}
+
+/// Hits in their order, and what was seen at the first of them: each is looked at once what it was about has been filled, and
+/// before it is used for something else.
+struct Seen<L> {
+    hits: Vec<(Hit, Instant)>,
+    looked: Vec<L>,
+}
+
+impl<L> Seen<L> {
+    fn look(&mut self, look: &dyn Fn(&Hit) -> L, all: bool) {
+        for (hit, taken) in self.hits.iter().skip(self.looked.len()) {
+            let left = LOOK_AFTER.saturating_sub(taken.elapsed());
+            if !left.is_zero() && !all {
+                return;
+            }
+            std::thread::sleep(left);
+            self.looked.push(look(hit));
+        }
+    }
+
+    fn finish(mut self, rest: Vec<Hit>, look: &dyn Fn(&Hit) -> L) -> Vec<(Hit, L)> {
+        self.hits.extend(rest.into_iter().map(|hit| (hit, Instant::now())));
+        self.look(look, true);
+        self.hits.into_iter().map(|(hit, _)| hit).zip(self.looked).collect()
+    }
+}
+
+/// A block that was just returned: what it is and holds has to be read before it is used for something else.
+#[derive(Debug)]
+struct Looked {
+    block: u64,
+    /// 0 where it is not known.
+    block_bytes: u64,
+    content: Option<Content>,
+}
+
+impl Looked {
+    fn at(hit: &Hit, live: &LiveMemory, allocators: &[Box<dyn Allocator>]) -> Option<Self> {
+        let memory = Unasked(live);
+        let block = hit.registers.get(0).filter(|block| *block != 0 && block % 8 == 0)?;
+        let class = allocators.iter().find_map(|allocator| allocator.class_of(&memory, block));
+        let len_bytes = class.unwrap_or(LOOK_BYTES_UNKNOWN).min(LOOK_BYTES_MAX);
+        let content = memory.read_vec(block, usize::try_from(len_bytes).ok()?).ok().map(Content::new);
+        Some(Self { block, block_bytes: class.unwrap_or(0), content })
+    }
+}
+
+/// Weights by rates; what is not known yet counts as the mean, what is never met as a small part of it.
+fn weights<'t>(tallies: impl Iterator<Item = Option<&'t Tally>>, rare: f64) -> Vec<f64> {
+    let rate = |tally: Option<&Tally>| tally.filter(|tally| tally.arms >= 5).map(Tally::rate);
+    let rates: Vec<Option<f64>> = tallies.map(rate).collect();
+    let known: Vec<f64> = rates.iter().copied().flatten().collect();
+    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+    let least = mean / rare + 1e-9;
+    rates.into_iter().map(|rate| rate.unwrap_or(mean) + least).collect()
 }
 
 /// One of `things` by its weight, where `at` goes from 0 to 1.

@@ -1,21 +1,25 @@
 //! A recording from its first moment to its last: counts blocks, aims at what grows, samples, judges.
 
 use super::Budget;
-use super::composition::{ClassComposition, compositions, is_live};
+use super::composition::{ClassComposition, class_at, compositions, is_live};
+use super::large::{self, LARGE_BYTES_MIN};
+use super::places::return_places;
 use super::recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample};
 use super::schema::{Cost, Recording, SCHEMA, Site};
-use crate::allocator::CacheHead;
+use crate::allocator::{CacheHead, HeadForm};
 use crate::attribution::{self, Evidence, Grown, Share};
 use crate::capture::LiveMemory;
 use crate::content::{Shape, Typer};
 use crate::growth::{self, Group, Growth, GrowthError, GrowthOptions, Observation};
+use crate::module::Module;
 use crate::snapshot::{Liveness, Snapshot};
 use crate::symbolize::{DebugFiles, Symbolizer};
 use crate::target::{Captured, Options, Target, TargetError};
 use heaptap_platform::{
     AddressRange, Architecture, HAS_SAMPLER, Process, SamplerError, hit_cost, sampler_clock_ns,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Classes that are watched at a time.
@@ -24,6 +28,8 @@ const CLASSES_MAX: usize = 4;
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Moments after that, the last one included.
 const MOMENTS: u32 = 4;
+/// How often a moment is tried.
+const TRIES_MAX: u32 = 4;
 /// Blocks of each class that are read, at the first and at the last moment.
 const BLOCKS_READ_FIRST: u64 = 10_000;
 const BLOCKS_READ_LAST: u64 = 40_000;
@@ -74,7 +80,7 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
         // Before the target is stopped for nothing.
         return Err(RecordingError::from(SamplerError::NoSampler).into());
     }
-    let captured = target.capture(&plan.options)?;
+    let captured = capture(target, plan)?;
     let begun = Instant::now();
     let mut moments = vec![moment(&captured)?];
     let process = Process::open(target.pid()).map_err(TargetError::from)?;
@@ -86,12 +92,23 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let executable: Vec<AddressRange> =
         captured.mappings.iter().filter(|mapping| mapping.executable).map(|mapping| mapping.range).collect();
     let budget = Budget::new(plan.budget, cost);
-    let mut recorder = Recorder::new(&process, &live, &captured.modules, &executable, budget)?;
-    refuse_without_heads(&process, &captured, &moments)?;
+    let modules = &captured.modules;
+    let mut recorder = Recorder::new(&process, &live, modules, &executable, &captured.allocators, budget)?;
+    let places = places(&captured, &live);
+    refuse_without_places(&process, &captured, &moments, &places)?;
+    recorder.survey(places);
     for end in ends(plan.span) {
         recorder.run(begun + end, is_ended)?;
-        moments.push(moment(&target.capture(&plan.options)?)?);
-        recorder.watch(moments.last().map(|last| last.heads.clone()).unwrap_or_default(), aims(&moments)?);
+        match capture(target, plan).and_then(|captured| moment(&captured)) {
+            Ok(moment) => moments.push(moment),
+            // Those in between only steer; the last one is judged by.
+            Err(TargetError::Capture(_)) if end < plan.span && !is_ended() => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let heads = moments.last().map(|last| last.heads.clone()).unwrap_or_default();
+        let growth = growth_of(&moments)?;
+        let part = survey_part(&recorder, &heads, &growth, begun.elapsed());
+        recorder.watch(heads, aims(&moments, &growth), part);
         if is_ended() {
             break;
         }
@@ -104,12 +121,21 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let is_growing = |class| growing.contains(&class);
     let last_shapes = compositions(&live, liveness(&moments, last), BLOCKS_READ_LAST, &is_growing, &typer);
     let old_ns = u64::try_from(plan.span.mul_f64(OLD_PART).as_nanos()).unwrap_or(u64::MAX);
-    let evidence = judge(&recorder, &typer, liveness(&moments, last), judged_ns.saturating_sub(old_ns));
+    let old_before_ns = judged_ns.saturating_sub(old_ns);
+    let evidence = judge(&mut recorder, &typer, liveness(&moments, last), old_before_ns);
     let grown: Vec<Grown> = growing
         .iter()
+        .filter(|class| **class < LARGE_BYTES_MIN)
         .flat_map(|class| grown_shapes(*class, delta_blocks(&growth, *class), &first_shapes, &last_shapes))
         .collect();
-    let shares = attribution::divide(&evidence, &grown);
+    let mut shares = attribution::divide(&evidence, &grown);
+    let is_large = |class: &u64| *class >= LARGE_BYTES_MIN;
+    let large_bytes: i64 =
+        growing.iter().filter(|class| is_large(class)).map(|class| delta_bytes(&growth, *class)).sum();
+    let touches = &recorder.touches.seen;
+    let (first, last) = (liveness(&moments, 0), liveness(&moments, last));
+    shares.extend(large::shares(touches, first, last, large_bytes as f64, old_before_ns));
+    shares.sort_by(|one, other| other.bytes().total_cmp(&one.bytes()));
     let files: Vec<DebugFiles> =
         captured.modules.iter().map(|module| DebugFiles::find(module, &process, false)).collect();
     let symbolizer = Symbolizer::new(&captured.modules, &files);
@@ -122,16 +148,43 @@ fn moment(captured: &Captured) -> Result<Moment, TargetError> {
     Ok(Moment { snapshot: captured.snapshot(walked, None)?, heads })
 }
 
+/// Takes a target; one that is too busy is tried anew.
+fn capture(target: &Target, plan: &Plan) -> Result<Captured, TargetError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match target.capture(&plan.options) {
+            Err(TargetError::Capture(_)) if tries < TRIES_MAX => {}
+            other => return other,
+        }
+    }
+}
+
 fn liveness(moments: &[Moment], index: usize) -> &[Liveness] {
     moments.get(index).map(|moment| moment.snapshot.liveness.as_slice()).unwrap_or_default()
 }
 
-fn refuse_without_heads(
+/// Where the allocation functions of the target's allocators return.
+fn places(captured: &Captured, live: &LiveMemory) -> Vec<u64> {
+    let mut places = BTreeSet::new();
+    for allocator in &captured.allocators {
+        let is_its = |module: &&Module| module.path == Path::new(allocator.module());
+        // The C library's malloc is called by the C++ library's operators.
+        let with_operators = allocator.name() != "glibc";
+        for module in captured.modules.iter().filter(is_its) {
+            places.extend(return_places(module, with_operators, live));
+        }
+    }
+    places.into_iter().collect()
+}
+
+fn refuse_without_places(
     process: &Process,
     captured: &Captured,
     moments: &[Moment],
+    places: &[u64],
 ) -> Result<(), RecordingError> {
-    if moments.iter().any(|moment| !moment.heads.is_empty()) {
+    if !places.is_empty() || moments.iter().any(|moment| !moment.heads.is_empty()) {
         return Ok(());
     }
     let allocators: Vec<String> = captured
@@ -155,9 +208,37 @@ fn growth_of(moments: &[Moment]) -> Result<Growth, GrowthError> {
     growth::between(&observations, &GrowthOptions { group: Group::Class, ..GrowthOptions::default() })
 }
 
+/// Part of the sampling that goes to the places where allocation functions return: what grows and has no thread caches, and
+/// a part where allocations may pass thread caches by.
+fn survey_part(recorder: &Recorder<'_>, heads: &[CacheHead], growth: &Growth, elapsed: Duration) -> f64 {
+    const PASSED_BY: f64 = 0.3;
+    const WORTH_IT: f64 = 0.05;
+    let watched: BTreeSet<u64> = heads.iter().map(|head| head.block_bytes).collect();
+    // What grows faster than its thread caches give blocks out does not come from them.
+    let is_cached = |row: &growth::Row| {
+        let grown = row.delta_blocks as f64 / elapsed.as_secs_f64().max(1e-3);
+        watched.contains(&row.size_bytes)
+            && recorder.cached_rate(row.size_bytes).is_none_or(|rate| rate >= grown)
+    };
+    let grown = growth.rows.iter().filter(|row| row.delta_bytes > 0 && row.size_bytes < LARGE_BYTES_MIN);
+    let (with, without) = grown.fold((0.0, 0.0), |(with, without), row| {
+        let bytes = row.delta_bytes as f64;
+        if is_cached(row) { (with + bytes, without) } else { (with, without + bytes) }
+    });
+    let part = without / (with + without).max(1.0);
+    let may_miss = |head: &CacheHead| matches!(head.form, HeadForm::List { frees_elsewhere: false });
+    let least = if heads.iter().any(may_miss) { PASSED_BY } else { 0.0 };
+    if heads.is_empty() {
+        1.0
+    } else if part < WORTH_IT {
+        least
+    } else {
+        part.max(least)
+    }
+}
+
 /// The classes that have grown most, weighted by how much.
-fn aims(moments: &[Moment]) -> Result<Vec<(u64, f64)>, GrowthError> {
-    let growth = growth_of(moments)?;
+fn aims(moments: &[Moment], growth: &Growth) -> Vec<(u64, f64)> {
     let heads = moments.last().map(|last| last.heads.as_slice()).unwrap_or_default();
     let watched = |class: u64| heads.iter().any(|head| head.block_bytes == class);
     let mut rows: Vec<(u64, f64)> = growth
@@ -171,7 +252,7 @@ fn aims(moments: &[Moment]) -> Result<Vec<(u64, f64)>, GrowthError> {
     // A class that grows a tenth of the first is worth a look, but no more than a few.
     let most = rows.first().map_or(0.0, |row| row.1);
     rows.retain(|row| row.1 >= most / 20.0);
-    Ok(rows)
+    rows
 }
 
 /// Classes that have grown, in the second half of the recording too: what fills and stops is no leak.
@@ -194,6 +275,10 @@ fn steady_classes(moments: &[Moment], growth: &Growth) -> Vec<u64> {
 
 fn delta_blocks(growth: &Growth, class: u64) -> i64 {
     growth.rows.iter().filter(|row| row.size_bytes == class).map(|row| row.delta_blocks).sum()
+}
+
+fn delta_bytes(growth: &Growth, class: u64) -> i64 {
+    growth.rows.iter().filter(|row| row.size_bytes == class).map(|row| row.delta_bytes).sum()
 }
 
 /// The shapes whose blocks of a class have become more beyond doubt, scaled to the exact growth of the class where
@@ -228,19 +313,32 @@ fn grown_shapes(
 
 /// What became of each sample.
 fn judge(
-    recorder: &Recorder<'_>,
+    recorder: &mut Recorder<'_>,
     typer: &Typer<'_>,
     liveness: &[Liveness],
     old_before_ns: u64,
 ) -> Vec<Evidence> {
-    let mut counts: BTreeMap<(i32, u64), u64> = BTreeMap::new();
+    for sample in recorder.samples.iter_mut().filter(|sample| sample.block_bytes == 0) {
+        let class = liveness.iter().find_map(|table| class_at(table, sample.block));
+        sample.block_bytes = class.unwrap_or(0);
+    }
+    let recorder = &*recorder;
+    let mut counts: HashMap<(i32, Met), u64> = HashMap::new();
     for sample in &recorder.samples {
-        *counts.entry((sample.tid, sample.block_bytes)).or_default() += 1;
+        *counts.entry((sample.tid, Met::of(sample))).or_default() += 1;
     }
     let weight = |sample: &Sample| {
-        let key = (sample.tid, sample.block_bytes);
-        let rate = recorder.tallies.get(&key).map_or(0.0, super::Tally::rate);
-        rate / counts.get(&key).copied().unwrap_or(1).max(1) as f64
+        let tally = match Met::of(sample) {
+            Met::At(place) => recorder.place_tallies.get(&(sample.tid, place)),
+            Met::In(class) => recorder.tallies.get(&(sample.tid, class)),
+        };
+        let count = counts.get(&(sample.tid, Met::of(sample))).copied().unwrap_or(1);
+        tally.map_or(0.0, super::Tally::rate) / count.max(1) as f64
+    };
+    let by_place = met_by_place(recorder, &weight);
+    let speaks = |sample: &&Sample| {
+        sample.block_bytes != 0
+            && sample.place.is_some() == by_place.contains(&(sample.tid, sample.block_bytes))
     };
     let evidence = |sample: &Sample| Evidence {
         block_bytes: sample.block_bytes,
@@ -249,7 +347,38 @@ fn judge(
         is_old: sample.time_ns < old_before_ns,
         stayed: stayed(recorder, typer, liveness, sample),
     };
-    recorder.samples.iter().map(evidence).collect()
+    recorder.samples.iter().filter(speaks).map(evidence).collect()
+}
+
+/// How a sample was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Met {
+    /// Where a function returned.
+    At(u64),
+    /// In the thread cache of a class.
+    In(u64),
+}
+
+impl Met {
+    fn of(sample: &Sample) -> Self {
+        sample.place.map_or(Self::In(sample.block_bytes), Self::At)
+    }
+}
+
+/// Threads and classes of which the places where functions return show many more allocations than the thread cache does.
+fn met_by_place(recorder: &Recorder<'_>, weight: &dyn Fn(&Sample) -> f64) -> BTreeSet<(i32, u64)> {
+    const FEWEST: u32 = 3;
+    let mut rates: BTreeMap<(i32, u64), (u32, f64)> = BTreeMap::new();
+    for sample in recorder.samples.iter().filter(|sample| sample.place.is_some()) {
+        let (count, rate) = rates.entry((sample.tid, sample.block_bytes)).or_default();
+        *count += 1;
+        *rate += weight(sample);
+    }
+    let passes_by = |(key, (count, rate)): (&(i32, u64), &(u32, f64))| {
+        let cached = recorder.tallies.get(key).map_or(0.0, super::Tally::rate);
+        (cached == 0.0 || (*count >= FEWEST && *rate > 2.0 * cached)).then_some(*key)
+    };
+    rates.iter().filter_map(passes_by).collect()
 }
 
 /// The shape of a sampled block that is still there.
@@ -263,7 +392,7 @@ fn stayed(
         return None;
     }
     let then = sample.content.as_ref()?;
-    let now = recorder.look(sample.block, sample.block_bytes)?;
+    let now = recorder.look(sample.block, then.len_bytes())?;
     now.is_still(then).then(|| typer.shape(&now))
 }
 
@@ -279,7 +408,11 @@ fn report(
         .iter()
         .zip(1_u32..)
         .map(|(share, rank)| Site {
-            type_name: typer.name(share.shape),
+            type_name: if share.block_bytes < LARGE_BYTES_MIN {
+                typer.name(share.shape)
+            } else {
+                "large".to_owned()
+            },
             ..site(recorder, symbolizer, share, rank)
         })
         .collect();
@@ -287,7 +420,7 @@ fn report(
     let grown: i64 = growth.rows.iter().map(|row| row.delta_bytes.max(0)).sum();
     Recording {
         schema: SCHEMA.to_owned(),
-        sampler: "data watchpoints on thread caches".to_owned(),
+        sampler: sampler_name(recorder),
         samples: recorder.samples.len() as u64,
         stacks: recorder.sites.len() as u64,
         seconds: elapsed.as_secs_f64(),
@@ -301,6 +434,21 @@ fn report(
         growth,
         sites,
     }
+}
+
+/// What was watched.
+fn sampler_name(recorder: &Recorder<'_>) -> String {
+    let mut parts = Vec::new();
+    if !recorder.tallies.is_empty() {
+        parts.push("data watchpoints on thread caches");
+    }
+    if !recorder.place_tallies.is_empty() {
+        parts.push("breakpoints where allocation functions return");
+    }
+    if !recorder.touches.seen.is_empty() {
+        parts.push("first touches of pages");
+    }
+    parts.join(", ")
 }
 
 fn site(recorder: &Recorder<'_>, symbolizer: &Symbolizer<'_>, share: &Share, rank: u32) -> Site {

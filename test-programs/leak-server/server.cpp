@@ -48,6 +48,10 @@ Options options_of(int argc, char **argv)
             options.leak = std::stod(value);
         else if (name == "--second-leak")
             options.second_leak = std::stod(value);
+        else if (name == "--uploads")
+            options.uploads = std::stod(value);
+        else if (name == "--tickets")
+            options.tickets = std::stod(value);
         else if (name == "--kind")
             options.kind = kind_of(value);
         else if (name == "--cache")

@@ -191,6 +191,21 @@ void FillCache::allocate()
     tally.born.add(1);
 }
 
+void KeepUpload::allocate()
+{
+    constexpr std::size_t kUpload = 200 * 1024;
+    uploads.emplace_back(new char[kUpload]);
+    std::memset(uploads.back().get(), 'u', kUpload);
+    tally.born.add(1);
+}
+
+void OpenTicket::allocate()
+{
+    last = new Ticket{random.next(), last, {}};
+    std::memcpy(last->text, "a customer has a question", 25);
+    tally.born.add(1);
+}
+
 PolymorphicResult::PolymorphicResult(Random &random)
     : advertisement_(random.next()), rank_(static_cast<double>(random.below(1000)))
 {

@@ -154,6 +154,25 @@ struct FillCache : Site {
     std::list<Session> cache;
 };
 
+// A large buffer that is kept for ever.
+struct KeepUpload : Site {
+    explicit KeepUpload(Random &random) : Site(random) {}
+    [[gnu::noinline]] void allocate();
+    std::vector<std::unique_ptr<char[]>> uploads;
+};
+
+// Kept for ever, of a size class that nothing else uses: no thread ever has one in its cache.
+struct OpenTicket : Site {
+    explicit OpenTicket(Random &random) : Site(random) {}
+    [[gnu::noinline]] void allocate();
+    struct Ticket {
+        uint64_t number;
+        Ticket *before;
+        char text[752];
+    };
+    Ticket *last = nullptr;
+};
+
 // What leaks.
 struct PolymorphicResult {
     explicit PolymorphicResult(Random &random);

@@ -99,7 +99,9 @@ Worker::Worker(const Options &options, unsigned number)
       resolve_host(random, rate_of(per_second, kResolveHost)),
       fill_cache(random, options.cache / options.threads),
       rank_results(random, options.kind),
-      spool_audit(random, options.kind)
+      spool_audit(random, options.kind),
+      keep_upload(random),
+      open_ticket(random)
 {
 }
 
@@ -125,6 +127,10 @@ void Worker::fill()
         Descent<RankResults, 16>::enter(rank_results);
     else if (is(part_of(options.second_leak)))
         Descent<SpoolAudit, 13>::enter(spool_audit);
+    else if (is(part_of(options.uploads)))
+        Descent<KeepUpload, 11>::enter(keep_upload);
+    else if (is(part_of(options.tickets)))
+        Descent<OpenTicket, 13>::enter(open_ticket);
     else if (is(kReadHeader))
         Descent<ReadHeader, 11>::enter(read_header);
     else if (is(kLookUpUser))

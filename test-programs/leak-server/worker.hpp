@@ -12,6 +12,8 @@ struct Options {
     double rate = 200000;
     double leak = 0.001;
     double second_leak = 0;
+    double uploads = 0;
+    double tickets = 0;
     double minute = 60;
     std::size_t cache = 0;
     Kind kind = Kind::plain;
@@ -56,6 +58,8 @@ public:
         visit("FillCache", fill_cache.tally, false);
         visit("RankResults", rank_results.tally, true);
         visit("SpoolAudit", spool_audit.tally, true);
+        visit("KeepUpload", keep_upload.tally, true);
+        visit("OpenTicket", open_ticket.tally, true);
     }
 
     Latencies latencies;
@@ -84,4 +88,6 @@ private:
     FillCache fill_cache;
     RankResults rank_results;
     SpoolAudit spool_audit;
+    KeepUpload keep_upload;
+    OpenTicket open_ticket;
 };

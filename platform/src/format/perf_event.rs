@@ -6,8 +6,9 @@
 use crate::registers::{AARCH64_USER_REGS_LEN_BYTES, X86_64_USER_REGS_LEN_BYTES};
 use crate::{Architecture, Registers};
 
-/// `PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER`: what [`Hit::parse`] expects.
-pub const SAMPLE_TYPE: u64 = 1 << 1 | 1 << 2 | 1 << 12 | 1 << 13;
+/// `PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR | PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER`: what
+/// [`Hit::parse`] expects.
+pub const SAMPLE_TYPE: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 13;
 
 const RECORD_LOST: u32 = 2;
 const RECORD_SAMPLE: u32 = 9;
@@ -36,6 +37,8 @@ pub struct Hit {
     pub tid: i32,
     /// Nanoseconds of the clock that the event was opened with.
     pub time_ns: u64,
+    /// The address that it was about: of the breakpoint, or of the byte that had no page.
+    pub address: u64,
     /// Its registers, without the thread pointer. Behind the instruction, where it wrote the watched word.
     pub registers: Registers,
     /// The bytes from its stack pointer on.
@@ -72,10 +75,10 @@ impl Record {
 
 impl Hit {
     fn parse(architecture: Architecture, body: &[u8]) -> Option<Self> {
-        const FIRST_REGISTER: usize = 3;
+        const FIRST_REGISTER: usize = 4;
         let tid = i32::try_from(word(body, 0)? >> 32).ok()?;
         // The kind of the registers: 2 stands for 64 bits; 0, without any, for a thread of the kernel.
-        if word(body, 2)? != 2 {
+        if word(body, 3)? != 2 {
             return None;
         }
         let count = register_mask(architecture).count_ones() as usize;
@@ -91,6 +94,7 @@ impl Hit {
         Some(Self {
             tid,
             time_ns: word(body, 1)?,
+            address: word(body, 2)?,
             registers: registers_of(architecture, &registers)?,
             stack: stack.to_vec(),
         })
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     fn sample(filled: u64) -> Vec<u8> {
-        let mut body = vec![7_u64 << 32 | 6, 99, 2];
+        let mut body = vec![7_u64 << 32 | 6, 99, 0x5000, 2];
         body.extend(100..120);
         body.extend([16, 0x1111, 0x2222, filled]);
         let mut bytes = RECORD_SAMPLE.to_le_bytes().to_vec();
@@ -148,7 +152,7 @@ mod tests {
         let (record, len_bytes) = Record::parse(Architecture::X86_64, &bytes).unwrap();
         assert_eq!(len_bytes, bytes.len());
         let Record::Hit(hit) = record else { panic!("{record:?}") };
-        assert_eq!((hit.tid, hit.time_ns), (7, 99));
+        assert_eq!((hit.tid, hit.time_ns, hit.address), (7, 99, 0x5000));
         assert_eq!(hit.stack, 0x1111_u64.to_le_bytes());
         assert_eq!((hit.registers.stack_pointer, hit.registers.program_counter), (107, 108));
         // By DWARF number: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 and on.

@@ -44,26 +44,36 @@ pub enum Aim {
         /// Its address.
         address: u64,
     },
+    /// A page is touched that is not there yet; needs no register.
+    PageFaults {
+        /// About how many are sampled.
+        per_second: u64,
+        /// Those that the kernel meets on the thread's behalf, too.
+        with_kernel: bool,
+    },
 }
 
 impl Aim {
     fn attributes(self, architecture: Architecture, stack_len_bytes: u32) -> EventAttributes {
-        let (kind, address, len_bytes) = match self {
-            Self::Writes { address, len_bytes } => (ON_WRITE, address, len_bytes),
-            Self::Execution { address } => (ON_EXECUTION, address, size_of::<libc::c_long>() as u64),
-        };
-        EventAttributes::breakpoint(
-            (kind, address, len_bytes),
-            SAMPLE_TYPE,
-            register_mask(architecture),
-            stack_len_bytes.min(STACK_LEN_BYTES_MAX) & !7,
-        )
+        let registers = register_mask(architecture);
+        let stack_len_bytes = stack_len_bytes.min(STACK_LEN_BYTES_MAX) & !7;
+        let breakpoint = |place| EventAttributes::breakpoint(place, SAMPLE_TYPE, registers, stack_len_bytes);
+        match self {
+            Self::Writes { address, len_bytes } => breakpoint((ON_WRITE, address, len_bytes)),
+            Self::Execution { address } => {
+                breakpoint((ON_EXECUTION, address, size_of::<libc::c_long>() as u64))
+            }
+            Self::PageFaults { per_second, with_kernel } => {
+                EventAttributes::page_faults(per_second, with_kernel, SAMPLE_TYPE, registers, stack_len_bytes)
+            }
+        }
     }
 
     const fn place(self) -> (u64, u64) {
         match self {
             Self::Writes { address, len_bytes } => (address, len_bytes),
             Self::Execution { address } => (address, 1),
+            Self::PageFaults { .. } => (0, 0),
         }
     }
 }

@@ -214,6 +214,32 @@ impl EventAttributes {
     }
 }
 
+impl EventAttributes {
+    /// Page faults of a thread, disabled, of which about `per_second` are sampled, also those of the kernel on its behalf where
+    /// `with_kernel` is set; otherwise as a breakpoint.
+    pub fn page_faults(
+        per_second: u64,
+        with_kernel: bool,
+        sample_type: u64,
+        registers: u64,
+        stack_len_bytes: u32,
+    ) -> Self {
+        const TYPE_SOFTWARE: u32 = 1;
+        const PAGE_FAULTS: u64 = 2;
+        const EXCLUDE_KERNEL: u64 = 1 << 5;
+        const BY_FREQUENCY: u64 = 1 << 10;
+        let like = Self::breakpoint((0, 0, 0), sample_type, registers, stack_len_bytes);
+        let flags = if with_kernel { like.flags & !EXCLUDE_KERNEL } else { like.flags };
+        Self {
+            kind: TYPE_SOFTWARE,
+            config: PAGE_FAULTS,
+            sample_period: per_second,
+            flags: flags | BY_FREQUENCY,
+            ..like
+        }
+    }
+}
+
 /// `perf_event_open(2)` for one thread on any processor. Children and new threads do not inherit the event.
 pub fn perf_event_open(attributes: &EventAttributes, tid: i32) -> Result<OwnedFd, Errno> {
     const FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;

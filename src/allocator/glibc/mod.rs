@@ -237,6 +237,12 @@ impl Allocator for Glibc {
         caches.unwrap_or_default().heads
     }
 
+    fn class_of(&self, memory: &dyn Memory, block: u64) -> Option<u64> {
+        let chunk = block.checked_sub(chunk::HEADER_BYTES).filter(|chunk| chunk % 16 == 0)?;
+        let header = Header::read(memory, chunk).ok().filter(Header::is_plausible)?;
+        Some(chunk::class_bytes(header.size_bytes()))
+    }
+
     fn lock_words(&self, memory: &dyn Memory) -> Vec<u64> {
         arena::circle(memory, &self.layout, self.main_arena).unwrap_or_default()
     }
