@@ -27,10 +27,12 @@ use std::time::Duration;
 ///   $ heaptap record 4121 --for 2m --budget 0.3 --folded leak.folded
 ///
 /// Allocations are seen by hardware watchpoints on the heads of the thread
-/// caches, one thread at a time: nothing is patched, no symbol is needed, and
-/// the kernel removes them should heaptap be killed. Each costs the target an
-/// exception; together they stay below --budget. The target is stopped only
-/// for the counts, for milliseconds, six times.
+/// caches, for which no symbol is needed; what passes the caches by, by
+/// breakpoints where allocation functions return; large blocks, by who touches
+/// their pages first. One thread is watched at a time, nothing is patched, and
+/// the kernel removes all of it should heaptap be killed. Each hit costs the
+/// target an exception; together they stay below --budget. The target is
+/// stopped only for the counts, for milliseconds, six times.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct RecordArgs {
