@@ -24,6 +24,13 @@ pub enum Aim {
         /// Its address.
         address: u64,
     },
+    /// A page is touched that is not there yet; needs no register.
+    PageFaults {
+        /// About how many are sampled.
+        per_second: u64,
+        /// Those that the kernel meets on the thread's behalf, too.
+        with_kernel: bool,
+    },
 }
 
 /// A breakpoint in one thread. There is none: no value of this type exists.
