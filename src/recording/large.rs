@@ -28,21 +28,32 @@ pub fn shares(
     if delta_blocks < BLOCKS_MIN {
         return Vec::new();
     }
-    let mut blocks_of: HashMap<usize, BTreeSet<u64>> = HashMap::new();
-    let mut evidence = Vec::with_capacity(touches.len());
+    // Whoever had a part of its place before has touched it, too.
+    let mut owners: HashMap<u64, (u64, usize)> = HashMap::new();
     for touch in touches {
-        let block = containing(&fresh, touch.address);
-        if let Some(block) = block {
-            blocks_of.entry(touch.site).or_default().insert(block.address);
+        if let Some(block) = containing(&fresh, touch.address) {
+            let owner = owners.entry(block.address).or_insert((touch.time_ns, touch.site));
+            *owner = (*owner).max((touch.time_ns, touch.site));
         }
-        evidence.push(Evidence {
+    }
+    let mut blocks_of: HashMap<usize, BTreeSet<u64>> = HashMap::new();
+    owners.iter().for_each(|(block, (_, site))| {
+        blocks_of.entry(*site).or_default().insert(*block);
+    });
+    let is_of = |touch: &Touch| {
+        let block = containing(&fresh, touch.address)?;
+        owners.get(&block.address).filter(|(_, site)| *site == touch.site)
+    };
+    let evidence: Vec<Evidence> = touches
+        .iter()
+        .map(|touch| Evidence {
             block_bytes: 0,
             site: touch.site,
             weight: 1.0,
             is_old: touch.time_ns < old_before_ns,
-            stayed: block.map(|_| Shape::default()),
-        });
-    }
+            stayed: is_of(touch).map(|_| Shape::default()),
+        })
+        .collect();
     let grown = Grown { block_bytes: 0, shape: Shape::default(), delta_blocks };
     let mut shares = attribution::divide(&evidence, &[grown]);
     for share in &mut shares {

@@ -15,6 +15,7 @@ pub mod schema;
 pub mod session;
 mod store;
 mod touches;
+mod watch;
 
 pub use arm::{HitKind, PcTable};
 pub use budget::Budget;

@@ -3,6 +3,7 @@
 use super::arm::{Before, HitKind, PcTable};
 use super::budget::Budget;
 use super::touches::Touches;
+use super::watch::{is_like, pick, trail, wait_for_hits, weights};
 use crate::allocator::{Allocator, CacheHead};
 use crate::capture::LiveMemory;
 use crate::content::{Content, LOOK_BYTES_MAX};
@@ -18,17 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a stack that are copied with each hit.
 pub const STACK_LEN_BYTES: u32 = 8192;
-/// So many hits end an arming.
-const HITS_WANTED: usize = 5;
-/// Time to stay armed after the first hit, by how long so many take: rare ones cost the target nothing meanwhile.
-const TRAIL_MIN: Duration = Duration::from_millis(4);
-const TRAIL_MAX: Duration = Duration::from_millis(60);
-/// Time between two looks for further hits once they have proved rare.
-const NAP: Duration = Duration::from_micros(30);
-/// Longest time to spin for the first hit.
-const SPIN: Duration = Duration::from_micros(150);
-/// Time that whoever took a block has to fill it before it is looked at.
-const LOOK_AFTER: Duration = Duration::from_micros(150);
 /// Longest time to sleep between two looks at what was touched.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Mean of the random time between two armings.
@@ -245,7 +235,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn take_touches(&mut self) {
-        for hit in self.touches.take() {
+        for hit in self.touches.take(self.process) {
             let site = self.site(&hit, false);
             self.touches.keep(&hit, site);
         }
@@ -466,81 +456,6 @@ fn returned(hit: &Hit) -> Option<Registers> {
     Registers::from_x86_64_user_regs(&raw)
 }
 
-/// How long so many hits take, by what is known of a place.
-fn trail(tally: &Tally) -> Duration {
-    // What was never hit is not waited for.
-    if tally.arms < 5 || tally.allocations == 0 {
-        return TRAIL_MIN;
-    }
-    Duration::from_secs_f64(HITS_WANTED as f64 / tally.rate().max(1.0)).clamp(TRAIL_MIN, TRAIL_MAX)
-}
-
-const fn is_like(one: Aim, other: Aim) -> bool {
-    match (one, other) {
-        (Aim::Writes { len_bytes: one, .. }, Aim::Writes { len_bytes: other, .. }) => one == other,
-        (Aim::Execution { .. }, Aim::Execution { .. }) => true,
-        _ => false,
-    }
-}
-
-/// Stays until there are enough hits, or none come.
-fn wait_for_hits<L>(
-    sampler: &mut ThreadSampler,
-    begun: Instant,
-    trail: Duration,
-    look: &dyn Fn(&Hit) -> L,
-) -> Seen<L> {
-    while sampler.waiting_len_bytes() == 0 {
-        if begun.elapsed() > SPIN {
-            if !sampler.wait(trail) {
-                return Seen { hits: Vec::new(), looked: Vec::new() };
-            }
-            break;
-        }
-        std::hint::spin_loop();
-    }
-    // What follows tells allocations from frees, and which of them were given back at once.
-    let first = Instant::now();
-    let mut seen = Seen { hits: Vec::new(), looked: Vec::new() };
-    while seen.hits.len() < HITS_WANTED && first.elapsed() < trail {
-        if sampler.waiting_len_bytes() > 0 {
-            seen.hits.extend(sampler.take().into_iter().map(|hit| (hit, Instant::now())));
-        } else if first.elapsed() < SPIN {
-            std::hint::spin_loop();
-        } else {
-            std::thread::sleep(NAP);
-        }
-        seen.look(look, false);
-    }
-    seen
-}
-
-/// Hits in their order, and what was seen at the first of them: each is looked at once what it was about has been filled, and
-/// before it is used for something else.
-struct Seen<L> {
-    hits: Vec<(Hit, Instant)>,
-    looked: Vec<L>,
-}
-
-impl<L> Seen<L> {
-    fn look(&mut self, look: &dyn Fn(&Hit) -> L, all: bool) {
-        for (hit, taken) in self.hits.iter().skip(self.looked.len()) {
-            let left = LOOK_AFTER.saturating_sub(taken.elapsed());
-            if !left.is_zero() && !all {
-                return;
-            }
-            std::thread::sleep(left);
-            self.looked.push(look(hit));
-        }
-    }
-
-    fn finish(mut self, rest: Vec<Hit>, look: &dyn Fn(&Hit) -> L) -> Vec<(Hit, L)> {
-        self.hits.extend(rest.into_iter().map(|hit| (hit, Instant::now())));
-        self.look(look, true);
-        self.hits.into_iter().map(|(hit, _)| hit).zip(self.looked).collect()
-    }
-}
-
 /// A block that was just returned: what it is and holds has to be read before it is used for something else.
 #[derive(Debug)]
 struct Looked {
@@ -559,28 +474,6 @@ impl Looked {
         let content = memory.read_vec(block, usize::try_from(len_bytes).ok()?).ok().map(Content::new);
         Some(Self { block, block_bytes: class.unwrap_or(0), content })
     }
-}
-
-/// Weights by rates; what is not known yet counts as the mean, what is never met as a small part of it.
-fn weights<'t>(tallies: impl Iterator<Item = Option<&'t Tally>>, rare: f64) -> Vec<f64> {
-    let rate = |tally: Option<&Tally>| tally.filter(|tally| tally.arms >= 5).map(Tally::rate);
-    let rates: Vec<Option<f64>> = tallies.map(rate).collect();
-    let known: Vec<f64> = rates.iter().copied().flatten().collect();
-    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
-    let least = mean / rare + 1e-9;
-    rates.into_iter().map(|rate| rate.unwrap_or(mean) + least).collect()
-}
-
-/// One of `things` by its weight, where `at` goes from 0 to 1.
-fn pick<T>(things: &[T], weights: impl Iterator<Item = f64> + Clone, at: f64) -> Option<&T> {
-    let mut left = at * weights.clone().sum::<f64>();
-    for (thing, weight) in things.iter().zip(weights) {
-        left -= weight;
-        if left <= 0.0 {
-            return Some(thing);
-        }
-    }
-    things.last()
 }
 
 /// Memory that the target has just used, which therefore is present: not asked for first.

@@ -26,8 +26,8 @@ pub enum Aim {
     },
     /// A page is touched that is not there yet; needs no register.
     PageFaults {
-        /// About how many are sampled.
-        per_second: u64,
+        /// One of so many is sampled.
+        period: u64,
         /// Those that the kernel meets on the thread's behalf, too.
         with_kernel: bool,
     },

@@ -46,8 +46,8 @@ pub enum Aim {
     },
     /// A page is touched that is not there yet; needs no register.
     PageFaults {
-        /// About how many are sampled.
-        per_second: u64,
+        /// One of so many is sampled.
+        period: u64,
         /// Those that the kernel meets on the thread's behalf, too.
         with_kernel: bool,
     },
@@ -63,8 +63,8 @@ impl Aim {
             Self::Execution { address } => {
                 breakpoint((ON_EXECUTION, address, size_of::<libc::c_long>() as u64))
             }
-            Self::PageFaults { per_second, with_kernel } => {
-                EventAttributes::page_faults(per_second, with_kernel, SAMPLE_TYPE, registers, stack_len_bytes)
+            Self::PageFaults { period, with_kernel } => {
+                EventAttributes::page_faults(period, with_kernel, SAMPLE_TYPE, registers, stack_len_bytes)
             }
         }
     }

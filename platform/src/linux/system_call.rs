@@ -215,10 +215,10 @@ impl EventAttributes {
 }
 
 impl EventAttributes {
-    /// Page faults of a thread, disabled, of which about `per_second` are sampled, also those of the kernel on its behalf where
+    /// Page faults of a thread, disabled, of which one of `period` is sampled, also those of the kernel on its behalf where
     /// `with_kernel` is set; otherwise as a breakpoint.
     pub fn page_faults(
-        per_second: u64,
+        period: u64,
         with_kernel: bool,
         sample_type: u64,
         registers: u64,
@@ -227,16 +227,9 @@ impl EventAttributes {
         const TYPE_SOFTWARE: u32 = 1;
         const PAGE_FAULTS: u64 = 2;
         const EXCLUDE_KERNEL: u64 = 1 << 5;
-        const BY_FREQUENCY: u64 = 1 << 10;
         let like = Self::breakpoint((0, 0, 0), sample_type, registers, stack_len_bytes);
         let flags = if with_kernel { like.flags & !EXCLUDE_KERNEL } else { like.flags };
-        Self {
-            kind: TYPE_SOFTWARE,
-            config: PAGE_FAULTS,
-            sample_period: per_second,
-            flags: flags | BY_FREQUENCY,
-            ..like
-        }
+        Self { kind: TYPE_SOFTWARE, config: PAGE_FAULTS, sample_period: period, flags, ..like }
     }
 }
 
