@@ -151,7 +151,7 @@ impl TargetError {
                 Some(format!("stop it for all of it with --pause-budget {}ms", bytes / 1_000_000 + 5))
             }
             Self::NoAllocator { .. } => Some(
-                "jemalloc 5.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
+                "jemalloc 4.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
                     .to_owned(),
             ),
             Self::LayoutContradicted { .. } => Some(

@@ -9,6 +9,7 @@ pub mod block;
 pub mod claim;
 pub mod glibc;
 pub mod jemalloc;
+pub mod jemalloc4;
 pub mod known;
 pub mod mimalloc;
 pub mod records;

@@ -23,8 +23,15 @@ impl Data {
         for present in mapped.flat_map(|part| memory.present(part)) {
             let len_bytes = present.len_bytes().min(left);
             left -= len_bytes;
-            if let Ok(bytes) = memory.read_vec(present.start, usize::try_from(len_bytes).unwrap_or(0)) {
-                data.pieces.push((present.start, bytes));
+            let Ok(bytes) = memory.read_vec(present.start, usize::try_from(len_bytes).unwrap_or(0)) else {
+                continue;
+            };
+            // What begins in a file's pages goes on in those behind them.
+            match data.pieces.last_mut() {
+                Some((start, before)) if *start + before.len() as u64 == present.start => {
+                    before.extend(bytes)
+                }
+                _ => data.pieces.push((present.start, bytes)),
             }
         }
         data

@@ -74,7 +74,7 @@ impl LiveMemory {
             return known & bit != 0;
         }
         let start = number * NEIGHBOURHOOD_PAGES * self.page_bytes;
-        let end = start + NEIGHBOURHOOD_PAGES * self.page_bytes;
+        let end = start.saturating_add(NEIGHBOURHOOD_PAGES * self.page_bytes);
         let mut mask = 0_u64;
         for present in self.present(AddressRange { start, end }) {
             for at in (present.start..present.end).step_by(usize::try_from(self.page_bytes).unwrap_or(4096)) {
@@ -94,7 +94,7 @@ impl Memory for LiveMemory {
             if !self.is_present(page) {
                 return Err(Fault { address: page });
             }
-            page = (page / self.page_bytes + 1) * self.page_bytes;
+            page = (page / self.page_bytes + 1).saturating_mul(self.page_bytes);
         }
         self.memory.read(address, bytes).map_err(|error| match error {
             ReadError::Fault { address } => Fault { address },

@@ -1,7 +1,7 @@
 //! The allocators of a target: each kind is looked for in its own way, all that are there are kept.
 
 use super::TargetError;
-use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, known, mimalloc};
+use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, known, mimalloc};
 use crate::memory::Memory;
 use crate::module::Module;
 use heaptap_platform::Mapping;
@@ -28,22 +28,26 @@ impl Allocators {
         memory: &dyn Memory,
     ) -> Result<Self, TargetError> {
         let space = AddressSpace { modules, mappings };
+        let mut all = Self { walkable: Vec::new(), refused: Vec::new() };
         let jemalloc = jemalloc::identify::find(space, memory);
+        all.add(jemalloc.found, &jemalloc.refused);
+        let jemalloc4 = jemalloc4::identify::find(space, memory);
+        all.add(jemalloc4.found, &jemalloc4.refused);
         let glibc = glibc::identify::find(space, memory);
+        all.add(glibc.found, &glibc.refused);
         let mimalloc = mimalloc::identify::find(space, memory);
+        all.add(mimalloc.found, &mimalloc.refused);
         let others = known::recognise(modules);
-        let refused = jemalloc.refused.iter().map(ToString::to_string);
-        let refused: Vec<String> = refused.chain(glibc.refused.iter().map(ToString::to_string)).collect();
-        let refused: Vec<String> =
-            refused.into_iter().chain(mimalloc.refused.iter().map(ToString::to_string)).collect();
-        let mut walkable: Vec<Box<dyn Allocator>> = Vec::new();
-        walkable.extend(jemalloc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
-        walkable.extend(glibc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
-        walkable.extend(mimalloc.found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
-        if walkable.is_empty() {
-            return Err(TargetError::NoAllocator { pid, refused, others });
+        if all.walkable.is_empty() {
+            return Err(TargetError::NoAllocator { pid, refused: all.refused, others });
         }
-        Ok(Self { walkable, refused: refused.into_iter().chain(others).collect() })
+        all.refused.extend(others);
+        Ok(all)
+    }
+
+    fn add<A: Allocator + 'static>(&mut self, found: Vec<A>, refused: &[impl ToString]) {
+        self.walkable.extend(found.into_iter().map(|found| Box::new(found) as Box<dyn Allocator>));
+        self.refused.extend(refused.iter().map(ToString::to_string));
     }
 
     pub fn need_thread_pointers(&self, memory: &dyn Memory) -> bool {

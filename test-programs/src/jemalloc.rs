@@ -66,13 +66,21 @@ pub enum ProgramsError {
     },
 }
 
-/// Those whose jemalloc is built as in production, built on the first call of all: that takes minutes once, and
+/// Those whose jemalloc is 5.0 or later, built as in production; built on the first call of all: that takes minutes once, and
 /// milliseconds as long as no source changes.
 ///
 /// # Errors
 /// If the script fails, on every call.
 pub fn jemalloc_programs() -> Result<&'static [JemallocProgram], &'static ProgramsError> {
-    split().as_ref().map(|(release, _)| release.as_slice())
+    split().as_ref().map(|programs| programs.release.as_slice())
+}
+
+/// Those whose jemalloc is 4.x, which keeps chunks and runs.
+///
+/// # Errors
+/// As [`jemalloc_programs`].
+pub fn jemalloc_programs_with_chunks() -> Result<&'static [JemallocProgram], &'static ProgramsError> {
+    split().as_ref().map(|programs| programs.chunks.as_slice())
 }
 
 /// The leak server with the jemalloc of a program inside as its malloc; `None` where there is none with that one.
@@ -87,14 +95,24 @@ pub fn leak_server_beside(program: &JemallocProgram) -> Option<PathBuf> {
 /// # Errors
 /// As [`jemalloc_programs`].
 pub fn jemalloc_programs_with_assertions() -> Result<&'static [JemallocProgram], &'static ProgramsError> {
-    split().as_ref().map(|(_, assertions)| assertions.as_slice())
+    split().as_ref().map(|programs| programs.assertions.as_slice())
 }
 
-type Split = (Vec<JemallocProgram>, Vec<JemallocProgram>);
+#[derive(Debug, Default)]
+struct Programs {
+    release: Vec<JemallocProgram>,
+    assertions: Vec<JemallocProgram>,
+    chunks: Vec<JemallocProgram>,
+}
 
-fn split() -> &'static Result<Split, ProgramsError> {
-    static PROGRAMS: OnceLock<Result<Split, ProgramsError>> = OnceLock::new();
-    PROGRAMS.get_or_init(|| Ok(build()?.into_iter().partition(|program| !program.assertions)))
+fn split() -> &'static Result<Programs, ProgramsError> {
+    static PROGRAMS: OnceLock<Result<Programs, ProgramsError>> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let (chunks, others): (Vec<_>, Vec<_>) =
+            build()?.into_iter().partition(|program| program.version.starts_with("4."));
+        let (release, assertions) = others.into_iter().partition(|program| !program.assertions);
+        Ok(Programs { release, assertions, chunks })
+    })
 }
 
 fn build() -> Result<Vec<JemallocProgram>, ProgramsError> {

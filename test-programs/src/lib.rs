@@ -8,7 +8,7 @@ mod jemalloc;
 
 pub use jemalloc::{
     JemallocProgram, Language, ProgramsError, jemalloc_programs, jemalloc_programs_with_assertions,
-    leak_server_beside,
+    jemalloc_programs_with_chunks, leak_server_beside,
 };
 
 /// One thread at rest in each shape of stack that C++ compilers make; prints `ready`.

@@ -183,12 +183,17 @@ impl Statistics {
     pub fn cells(&self) -> Vec<(u32, u64, u64)> {
         let mut cells = self.table("bins", "arenas.bin", "curregs");
         cells.extend(self.table("lextents", "arenas.lextent", "curlextents"));
+        // Up to 4.5.
+        cells.extend(self.table("lruns", "arenas.lrun", "curruns"));
+        cells.extend(self.table("hchunks", "arenas.hchunk", "curhchunks"));
         cells
     }
 
     /// Every arena and small size class: slabs.
     pub fn slabs(&self) -> Vec<(u32, u64, u64)> {
-        self.table("bins", "arenas.bin", "curslabs")
+        let mut slabs = self.table("bins", "arenas.bin", "curslabs");
+        slabs.extend(self.table("bins", "arenas.bin", "curruns"));
+        slabs
     }
 
     fn table(&self, group: &str, classes: &str, field: &str) -> Vec<(u32, u64, u64)> {

@@ -12,9 +12,14 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures")
 }
 
-/// All captures of the ledger, by name.
+/// All captures of the ledger, by name, but for those on jemalloc 4.x.
 pub fn fixtures() -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder()).expect("the folder is there");
+    fixtures_in(&folder())
+}
+
+/// Those in one folder.
+pub fn fixtures_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the folder is there");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.to_str().unwrap().ends_with(".core.zst") && truth_path(path).exists());
     paths.sort();

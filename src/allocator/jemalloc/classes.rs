@@ -169,7 +169,7 @@ fn greatest_divisor(a: u64, b: u64) -> u64 {
 }
 
 /// The classes above `last`, four to each doubling, up to the largest that an address can span.
-fn large_classes(last: u64) -> Vec<u64> {
+pub fn large_classes(last: u64) -> Vec<u64> {
     let mut classes = Vec::new();
     let mut size = last;
     loop {

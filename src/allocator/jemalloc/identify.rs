@@ -52,7 +52,9 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
         let signs = Signs::of(module, space, memory);
         let version = signs.as_ref().and_then(|signs| signs.version);
         let is_marked = signs.is_some();
-        if !is_marked && module.image.is_some() {
+        // Before 5.0 there were chunks and runs: see `super::super::jemalloc4`.
+        let is_older = version.is_some_and(|version| version.major == 4);
+        if is_older || !is_marked && module.image.is_some() {
             continue;
         }
         match Candidate::new(module, signs.unwrap_or_default(), space, memory) {
@@ -136,9 +138,7 @@ impl<'a> Candidate<'a> {
         memory: &'a dyn Memory,
     ) -> Result<Self, String> {
         if let Some(version) = signs.version.filter(|version| version.major < 5) {
-            return Err(format!(
-                "version {version} keeps chunks and runs; versions from 5.0 on are supported"
-            ));
+            return Err(format!("version {version} is older than 4.0, the oldest that is supported"));
         }
         let data = Data::read(memory, space, &module.writable);
         let symbols = relevant_symbols(module);

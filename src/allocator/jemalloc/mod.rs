@@ -5,7 +5,7 @@
 
 pub mod arena;
 pub mod classes;
-mod constants;
+pub mod constants;
 mod counters;
 pub mod dwarf;
 pub mod extent;
