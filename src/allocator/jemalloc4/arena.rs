@@ -40,7 +40,7 @@ impl Arena {
     /// The arena at `address`, if that seems to be one.
     pub fn at(memory: &dyn Memory, address: u64) -> Option<Self> {
         let index = memory.read_u32(address).ok().filter(|index| *index < ARENAS_MAX)?;
-        (address != 0 && address % 16 == 0).then_some(Self { index, address })
+        (address != 0 && address.is_multiple_of(16)).then_some(Self { index, address })
     }
 
     /// The array in which all arenas stand by their numbers; a pointer to it lies in the module's data. Several may

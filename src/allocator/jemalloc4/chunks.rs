@@ -136,7 +136,7 @@ impl ChunkTree {
         let is_leaf = level + 1 == self.height;
         let bits =
             if is_leaf { 64 - self.lg_chunk - LEVEL_BITS * (self.height as u32 - 1) } else { LEVEL_BITS };
-        let whole = AddressRange::with_len(node, 8 << bits).filter(|_| node % 8 == 0);
+        let whole = AddressRange::with_len(node, 8 << bits).filter(|_| node.is_multiple_of(8));
         let Some(whole) = whole.filter(|_| contents.nodes < NODES_MAX) else {
             contents.broken.push(node);
             return;
