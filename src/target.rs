@@ -2,6 +2,7 @@
 
 mod allocators;
 mod captured;
+mod composition;
 mod inspected;
 mod recorded;
 mod stacks;
@@ -55,11 +56,19 @@ pub struct Options {
     pub contents: Contents,
     /// Copy also the memory around this address.
     pub at: Option<u64>,
+    /// Find out what a part of the blocks of each class is; it is read after the stop.
+    pub types: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pause_budget: Limits::default().pause, residency: true, contents: Contents::Records, at: None }
+        Self {
+            pause_budget: Limits::default().pause,
+            residency: true,
+            contents: Contents::Records,
+            at: None,
+            types: false,
+        }
     }
 }
 
@@ -276,7 +285,12 @@ impl Target {
             Source::Recorded(recorded) => {
                 let captured = recorded.captured()?;
                 let walked = captured.walk()?;
-                Ok(captured.snapshot(walked, None)?)
+                let memory = &captured.capture.memory;
+                let types =
+                    if options.types { composition::types(&captured, &walked, memory) } else { Vec::new() };
+                let mut snapshot = captured.snapshot(walked, None)?;
+                snapshot.summary.types = types;
+                Ok(snapshot)
             }
         }
     }
@@ -331,8 +345,16 @@ impl Running {
         } else {
             None
         };
+        let types = if options.types {
+            let live = LiveMemory::new(self.process.memory(), self.process.page_table()?);
+            composition::types(&captured, &walked, &live)
+        } else {
+            Vec::new()
+        };
         self.process.check_same()?;
-        Ok(captured.snapshot(walked, residency)?)
+        let mut snapshot = captured.snapshot(walked, residency)?;
+        snapshot.summary.types = types;
+        Ok(snapshot)
     }
 
     /// Prepares, captures and walks. What is learnt of a running target, it may change meanwhile: then nothing seems

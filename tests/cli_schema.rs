@@ -7,7 +7,7 @@ mod handmade;
 use heaptap::allocator::Anomaly;
 use heaptap::cli::exit::Exit;
 use heaptap::content::Evidence;
-use heaptap::growth::schema::{Growth, Moment, ResidentDelta, Row};
+use heaptap::growth::schema::{Growth, Moment, ResidentDelta, Row, TypeGrowth};
 use heaptap::inspection::{
     self,
     schema::{
@@ -15,7 +15,7 @@ use heaptap::inspection::{
     },
 };
 use heaptap::snapshot::Summary;
-use heaptap::snapshot::schema::LiveBound;
+use heaptap::snapshot::schema::{LiveBound, TypeRow};
 use heaptap::stacks::schema::Thread;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +90,7 @@ fn whole_summary() -> Summary {
         resident,
         resident_bytes,
         swapped_bytes: _,
+        types: _,
         missing: _,
     } = handmade::snapshot(0, 1).summary;
     for allocator in &mut allocators {
@@ -103,6 +104,7 @@ fn whole_summary() -> Summary {
     }
     let missing = vec!["a page".to_owned()];
     let swapped_bytes = Some(4096);
+    let types = vec![TypeRow::default()];
     Summary {
         schema,
         target,
@@ -113,6 +115,7 @@ fn whole_summary() -> Summary {
         resident,
         resident_bytes,
         swapped_bytes,
+        types,
         missing,
     }
 }
@@ -154,6 +157,7 @@ fn whole_growth() -> Growth {
         total_delta_blocks: -1,
         resident: vec![ResidentDelta { kind: "live".to_owned(), delta_bytes: -640 }],
         resident_delta_bytes: Some(-640),
+        types: vec![TypeGrowth { delta_blocks_error: 0.5, ..TypeGrowth::default() }],
         notes: vec!["a note".to_owned()],
     }
 }

@@ -268,3 +268,36 @@ fn blocks_that_are_new_since_a_snapshot_are_told() {
     assert_eq!(refused.status.code(), Some(2), "a snapshot of another process");
     assert!(Path::new(&snapshot).exists());
 }
+
+#[test]
+fn a_snapshot_keeps_the_names_of_types_and_no_data() {
+    let program = Program::start(TYPES);
+    let folder = Folder::new("types");
+    let snapshot = folder.path("types.heaptap");
+    let heaptap = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_heaptap")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let pid = program.pid();
+    heaptap(&["snap", &pid, "--types", "-o", &snapshot, "--json", "--pause-budget", "10s"]);
+    let summary = heaptap(&["snap", &snapshot, "--json"]);
+    let rows = summary["types"].as_array().unwrap();
+    for kind in program.kinds.iter().filter(|kind| kind.name != "text") {
+        let found = rows.iter().filter(|row| is_type(kind, row["type"].as_str().unwrap()));
+        assert_eq!(
+            found.map(|row| row["blocks"].as_u64().unwrap()).sum::<u64>(),
+            kind.count,
+            "{}",
+            kind.name
+        );
+    }
+    assert!(!summary.to_string().contains("index.html"), "nothing that the blocks hold");
+    let arguments = ["diff", &snapshot, &pid, "--types", "--json", "--pause-budget", "10s"];
+    let growth = heaptap(&arguments);
+    let grown = growth.get("types").and_then(Value::as_array).cloned().unwrap_or_default();
+    assert!(
+        !grown.iter().any(|row| row["type"].as_str().unwrap().contains("ads::")),
+        "none of them grew: {grown:?}"
+    );
+}

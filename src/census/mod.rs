@@ -174,6 +174,7 @@ pub fn snapshot(
         resident: residency.as_ref().map(Residency::rows).unwrap_or_default(),
         resident_bytes: residency.as_ref().map(|residency| residency.kernel_bytes),
         swapped_bytes: residency.as_ref().map(|residency| residency.swapped_bytes).filter(|bytes| *bytes > 0),
+        types: Vec::new(),
         missing,
     };
     Snapshot::checked(summary, walked.into_iter().map(|walked| walked.liveness).collect())

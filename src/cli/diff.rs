@@ -8,6 +8,7 @@ use super::moment;
 use super::setting::Setting;
 use crate::growth::Observation;
 use crate::report::{diff, json};
+use crate::target::Options;
 use clap::Args;
 use std::io::Write;
 use std::time::Instant;
@@ -37,6 +38,9 @@ pub struct DiffArgs {
     /// One row for each of these
     #[arg(long, value_enum, default_value = "class")]
     by: By,
+    /// Tell also which types grew, by a random part of each class; snapshots need --types too
+    #[arg(long)]
+    types: bool,
     /// Compare also moments of different processes: then only counts are compared, not blocks
     #[arg(long)]
     allow_different: bool,
@@ -48,7 +52,8 @@ impl DiffArgs {
         let comparison = self.resolve(setting)?;
         let mut snapshots = Vec::with_capacity(self.sources.len());
         for source in &self.sources {
-            snapshots.push(moment::take(source, setting)?);
+            let options = Options { types: self.types, ..setting.options() };
+            snapshots.push(moment::take_with(source, setting, &options)?);
         }
         let begun = Instant::now();
         let moments: Vec<Observation<'_>> = self

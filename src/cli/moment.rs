@@ -7,7 +7,7 @@ use super::setting::Setting;
 use crate::capture::core_file;
 use crate::report::doubt;
 use crate::snapshot::{self, Snapshot, Summary};
-use crate::target::Target;
+use crate::target::{Options, Target};
 use std::path::Path;
 use std::time::Instant;
 
@@ -36,6 +36,14 @@ impl<'a> Source<'a> {
 /// # Errors
 /// What [`Target`] or the file says.
 pub fn take(word: &str, setting: &Setting) -> Result<Snapshot, Failure> {
+    take_with(word, setting, &setting.options())
+}
+
+/// The same, as `options` want it.
+///
+/// # Errors
+/// What [`Target`] or the file says.
+pub fn take_with(word: &str, setting: &Setting, options: &Options) -> Result<Snapshot, Failure> {
     let _progress = (!setting.is_quiet).then(|| Progress::begin(format!("reading {word}")));
     let begun = Instant::now();
     match Source::of(word) {
@@ -49,7 +57,7 @@ pub fn take(word: &str, setting: &Setting) -> Result<Snapshot, Failure> {
             let what = if pid(word).is_some() { format!("process {word}") } else { word.to_owned() };
             setting.tell_time(&format!("open {what}"), begun.elapsed());
             let opened = Instant::now();
-            let snapshot = target.snapshot(&setting.options())?;
+            let snapshot = target.snapshot(options)?;
             setting.tell_time(&format!("take a snapshot of {what}"), opened.elapsed());
             Ok(snapshot)
         }

@@ -85,7 +85,13 @@ impl Setting {
 
     /// What a capture of the target may cost and is to bring.
     pub const fn options(&self) -> Options {
-        Options { pause_budget: self.pause_budget, residency: true, contents: Contents::Records, at: None }
+        Options {
+            pause_budget: self.pause_budget,
+            residency: true,
+            contents: Contents::Records,
+            at: None,
+            types: false,
+        }
     }
 
     /// The pause budget as reports print it.

@@ -8,6 +8,7 @@ use super::setting::Setting;
 use crate::report::snap::{Order, View};
 use crate::report::{json, snap};
 use crate::snapshot::{self, Overwrite, Snapshot};
+use crate::target::Options;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
@@ -28,6 +29,11 @@ use std::time::Instant;
 ///   $ heaptap snap 4121
 ///   $ heaptap snap 4121 -o before.heaptap
 ///   $ heaptap snap before.heaptap --by both --sort size
+///   $ heaptap snap 4121 --types -o before.heaptap
+///
+/// With --types it reads up to 5,000 blocks of each class after the stop, tells
+/// their types, and keeps the names of the types, so that `heaptap diff` reports
+/// growth by type.
 ///
 /// The target is stopped once, for milliseconds, and the pause is printed.
 #[derive(Debug, Args)]
@@ -42,6 +48,9 @@ pub struct SnapArgs {
     /// Replace also a file that is no snapshot
     #[arg(long, requires = "output")]
     force: bool,
+    /// Tell also what the blocks are: their types, by a random part of each class
+    #[arg(long)]
+    types: bool,
     /// Print one table with a row for each of these, in place of two
     #[arg(long, value_enum)]
     by: Option<By>,
@@ -51,6 +60,7 @@ pub struct SnapArgs {
 #[derive(Debug)]
 struct Plan {
     target: String,
+    types: bool,
     output: Option<(PathBuf, Overwrite)>,
     view: View,
 }
@@ -59,7 +69,8 @@ impl SnapArgs {
     /// Reports the moment, and keeps it if asked to.
     pub(super) fn run(self, setting: &Setting, out: &mut dyn Write) -> Result<Exit, Failure> {
         let plan = self.resolve(setting)?;
-        let snapshot = moment::take(&plan.target, setting)?;
+        let options = Options { types: plan.types, ..setting.options() };
+        let snapshot = moment::take_with(&plan.target, setting, &options)?;
         if let Some((path, overwrite)) = &plan.output {
             let begun = Instant::now();
             snapshot::write(&snapshot, path, *overwrite)?;
@@ -87,7 +98,12 @@ impl SnapArgs {
             budget_ms: moment::budget_ms(&self.target, setting),
         };
         let overwrite = if self.force { Overwrite::AnyFile } else { Overwrite::Snapshots };
-        Ok(Plan { target: self.target, output: self.output.map(|path| (path, overwrite)), view })
+        Ok(Plan {
+            types: self.types,
+            target: self.target,
+            output: self.output.map(|path| (path, overwrite)),
+            view,
+        })
     }
 }
 

@@ -45,6 +45,7 @@ pub fn between(observations: &[Observation<'_>], options: &GrowthOptions) -> Res
         rows: tracks.iter().flat_map(|track| comparison.rows(track, options.group)).collect(),
         resident: resident(first.summary, last.summary),
         resident_delta_bytes: resident_first.zip(resident_last).map(|(first, last)| difference(last, first)),
+        types: super::types::types(first.summary, last.summary, &tracks),
         notes: notes::notes(observations, &comparison.sight, &tracks),
         ..Growth::default()
     };

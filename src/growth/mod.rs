@@ -14,6 +14,7 @@ mod places;
 pub mod schema;
 mod track;
 pub mod trend;
+mod types;
 
 pub use comparison::between;
 pub use error::GrowthError;

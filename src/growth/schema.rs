@@ -34,6 +34,10 @@ pub struct Growth {
     /// Change of the kernel's figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_delta_bytes: Option<i64>,
+    /// Growth by type, estimated from random blocks of each class, most bytes first; where both moments were taken with types.
+    /// It is counted in `rows` already.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<TypeGrowth>,
     /// What limits the comparison, as sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -103,6 +107,25 @@ pub struct Row {
     /// With three or more moments: whether the row grows steadily rather than wobbles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steady: Option<bool>,
+}
+
+/// Growth of the blocks of one class and type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TypeGrowth {
+    /// Name of the allocator.
+    pub allocator: String,
+    /// The size class.
+    pub size_bytes: u64,
+    /// The type.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Live blocks, last minus first, estimated.
+    pub delta_blocks: i64,
+    /// Half width of its 95 % interval; 0 where all blocks of the class were read at both moments.
+    pub delta_blocks_error: f64,
+    /// `delta_blocks` in bytes.
+    pub delta_bytes: i64,
 }
 
 /// Change of one use of resident memory.

@@ -19,5 +19,6 @@ mod watch;
 
 pub use arm::{HitKind, PcTable};
 pub use budget::Budget;
+pub use composition::{ClassComposition, compositions};
 pub use recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample, Tally};
 pub use touches::{Touch, Touches};

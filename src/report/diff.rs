@@ -5,7 +5,7 @@ use super::heading::things;
 use super::page::{Page, Tone};
 use super::quantity::{bytes, count, delta_bytes, delta_count, millis, rate, size_class, span};
 use super::table::{Align, Cell, Table};
-use super::{doubt, resident};
+use super::{doubt, resident, types};
 use crate::growth::schema::Moment;
 use crate::growth::{Growth, Row};
 use std::io::{self, Write};
@@ -24,6 +24,7 @@ pub fn write(out: &mut dyn Write, page: &Page, growth: &Growth) -> io::Result<()
         writeln!(out)?;
         block_table(page, &growth.large_blocks).write(out, page)?;
     }
+    types::write_growth(out, page, &growth.types)?;
     resident::write_deltas(out, page, &growth.resident, growth.resident_delta_bytes)?;
     writeln!(out)?;
     writeln!(

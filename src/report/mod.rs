@@ -21,6 +21,7 @@ pub mod snap;
 pub mod sparkline;
 pub mod stacks;
 pub mod table;
+pub mod types;
 pub mod watch;
 
 pub use page::{Page, Tone};

@@ -6,6 +6,7 @@ use super::page::{Page, Tone};
 use super::quantity::{bytes, count, percent, size_class};
 use super::rollup::{Grouping, Line, Place, lines};
 use super::table::{Align, Cell, Table};
+use super::types;
 use crate::snapshot::schema::{AllocatorSummary, Summary};
 use std::cmp::Reverse;
 use std::io::{self, Write};
@@ -41,6 +42,7 @@ pub fn write(out: &mut dyn Write, page: &Page, view: &View, summary: &Summary) -
         writeln!(out)?;
         write_allocator(out, page, view, allocator)?;
     }
+    types::write(out, page, &summary.types)?;
     writeln!(out)?;
     write_totals(out, page, summary)?;
     writeln!(out, "{}", heading::pause(summary, view.budget_ms))

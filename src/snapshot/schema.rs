@@ -33,6 +33,9 @@ pub struct Summary {
     /// What allocators hold that is in swap, and so in no row of `resident`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swapped_bytes: Option<u64>,
+    /// What a random part of the live blocks of each class is, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<TypeRow>,
     /// Things that were looked for and could not be had, as sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -195,6 +198,40 @@ pub struct ClassRow {
     pub runs: u64,
     /// Bytes of those runs, or bytes held for the large blocks.
     pub run_bytes: u64,
+}
+
+/// Blocks of one type and class among those that were read. No byte of them is kept, only the name of the type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TypeRow {
+    /// Index in `allocators`.
+    pub allocator: u32,
+    /// The size class.
+    pub size_bytes: u64,
+    /// Live blocks of the class.
+    pub live_blocks: u64,
+    /// Of those, how many were read: all, or a random part.
+    pub read_blocks: u64,
+    /// The type.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Of the blocks that were read, how many have it.
+    pub blocks: u64,
+}
+
+impl TypeRow {
+    /// Live blocks of the type, and the standard error of that.
+    pub fn estimate(&self) -> (f64, f64) {
+        if self.read_blocks == 0 {
+            return (0.0, 0.0);
+        }
+        let (live, read) = (self.live_blocks as f64, self.read_blocks as f64);
+        let part = self.blocks as f64 / read;
+        // Of a class that was read as a whole nothing is uncertain.
+        let unread = (1.0 - read / live.max(read)).max(0.0);
+        let spread = (part * (1.0 - part)).max(1.0 / read) / read;
+        (live * part, live * (spread * unread).sqrt())
+    }
 }
 
 /// One use of address space.

@@ -97,6 +97,7 @@ fn summary(seconds: u32, liveness: &Liveness) -> Summary {
         resident_bytes: u64::try_from(resident.iter().map(|row| row.bytes).sum::<i64>()).ok(),
         resident,
         swapped_bytes: None,
+        types: Vec::new(),
         missing: Vec::new(),
         allocators: vec![AllocatorSummary {
             name: "jemalloc".to_owned(),
