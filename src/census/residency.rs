@@ -327,3 +327,28 @@ fn kind_of(mapping: &Mapping, stack_pointers: &[u64]) -> &'static str {
         _ => "other_anonymous",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_which_only_a_part_is_resident_are_divided_as_far_as_that_is_known() {
+        let range = |start, end| AddressRange { start, end };
+        let claims = Claims { sorted: vec![Claim { range: range(0x2000, 0x3000), kind: ClaimKind::Dirty }] };
+        let mut residency = Residency { kernel_bytes: 0x9000, ..Residency::default() };
+        let mut book = |range, resident_bytes| {
+            residency.book_counted(range, resident_bytes, "other_anonymous", &claims, &mut Vec::new());
+        };
+        // All of it resident; a part, with and without something of an allocator's in it.
+        book(range(0x1000, 0x4000), 0x3000);
+        book(range(0x2000, 0x8000), 0x4000);
+        book(range(0x8000, 0x9000_0000), 0x1000);
+        let rows = residency.rows();
+        let bytes = |kind: &str| rows.iter().find(|row| row.kind == kind).map(|row| row.bytes);
+        assert_eq!((bytes("dirty"), bytes("other_anonymous")), (Some(0x1000), Some(0x3000)));
+        assert_eq!((bytes("undivided"), bytes("unexplained")), (Some(0x4000), Some(0x1000)));
+        assert_eq!(rows.iter().map(|row| row.bytes).sum::<i64>(), 0x9000);
+        assert!(Residency::default().rows().iter().all(|row| row.kind != "undivided"));
+    }
+}

@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// For requests that wait for nobody.
 const AT_ONCE: Duration = Duration::from_secs(10);
 /// Most pages kept in one stop.
-const PAGES_MAX: usize = 1 << 16;
+const PAGES_MAX: usize = 1 << 14;
 
 /// One thread of a stopped process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
