@@ -99,6 +99,15 @@ pub enum TargetError {
     /// heaptap's own sums do not agree with each other.
     #[error("the sums of the walk contradict each other: {0}")]
     Inconsistent(#[from] Inconsistency),
+    /// Copying all of its memory would make it grow.
+    #[error(
+        "process {pid}: its whole memory cannot be copied without making it grow, as this system does not tell which pages it \
+         has touched"
+    )]
+    NoWholeCore {
+        /// The process.
+        pid: i32,
+    },
     /// It has no allocator that can be walked.
     #[error("process {pid}: no supported allocator found{}", found(.refused, .others))]
     NoAllocator {
@@ -159,6 +168,9 @@ impl TargetError {
             Self::Capture(CaptureError::Restless { bytes, .. }) => {
                 Some(format!("stop it for all of it with --pause-budget {}ms", bytes / 1_000_000 + 5))
             }
+            Self::NoWholeCore { pid } => {
+                Some(format!("gcore {pid} writes a whole core, which heaptap reads"))
+            }
             Self::NoAllocator { .. } => Some(
                 "jemalloc 4.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
                     .to_owned(),
@@ -180,7 +192,7 @@ impl TargetError {
             Self::Capture(CaptureError::Read(error)) | Self::Read(error) => read_exit_code(error),
             Self::Residency(ResidencyError::Process(error)) => process_exit_code(error),
             Self::Residency(ResidencyError::Read(error)) => read_exit_code(error),
-            Self::NoAllocator { .. } => 5,
+            Self::NoAllocator { .. } | Self::NoWholeCore { .. } => 5,
             Self::LayoutContradicted { .. }
             | Self::Inconsistent(_)
             | Self::CoreFile(_)
@@ -316,6 +328,9 @@ impl Target {
     /// As for [`Target::snapshot`]; there is no room in `folder`.
     pub fn capture_whole(&self, options: &Options, folder: &Path) -> Result<Captured, TargetError> {
         let Source::Running(running) = &self.source else { return self.capture(options) };
+        if !running.process.page_table()?.tells_pages() {
+            return Err(TargetError::NoWholeCore { pid: self.pid() });
+        }
         let (captured, _) = running.walk(options, Some(folder)).map_err(|error| running.explain(error))?;
         Ok(captured.completed()?)
     }
