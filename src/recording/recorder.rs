@@ -30,6 +30,9 @@ const LOOK_BYTES_UNKNOWN: u64 = 32;
 /// Most samples kept.
 const SAMPLES_MAX: usize = 1 << 18;
 
+/// What was read just before a breakpoint was enabled, the hits with what was seen of each, and the time without what that took.
+type Watched<T, L> = (T, Vec<(Hit, L)>, Duration);
+
 /// Why nothing could be sampled.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
@@ -332,7 +335,7 @@ impl<'a> Recorder<'a> {
         trail: Duration,
         prepare: impl FnOnce() -> T,
         look: &dyn Fn(&Hit) -> L,
-    ) -> Result<(T, Vec<(Hit, L)>, Duration), SamplerError> {
+    ) -> Result<Watched<T, L>, SamplerError> {
         let mut sampler = self.sampler(tid, aim)?;
         let hits_before = sampler.hit_count()?;
         // Whoever is put aside while the breakpoint is enabled lets the target run into it again and again.
