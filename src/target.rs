@@ -11,9 +11,10 @@ pub use captured::{Captured, Contents};
 pub use inspected::Inspected;
 
 use crate::allocator::Allocator;
-use crate::capture::core_file::{CoreFileError, Origin};
+use crate::capture::core_file::{self, CoreFileError, Origin};
 use crate::capture::{self, Capture, CaptureError, Extra, Limits, LiveMemory, Spool};
 use crate::census::{Residency, ResidencyError, Walked};
+use crate::memory::Memory;
 use crate::module::{Image, Module, OpenImage};
 use crate::snapshot::{Inconsistency, Snapshot};
 use allocators::Allocators;
@@ -21,6 +22,7 @@ use heaptap_platform::{
     AddressRange, Architecture, MappedFile, Mapping, Pause, Process, ProcessError, ReadError, StopError,
 };
 use recorded::Recorded;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,7 +111,7 @@ pub enum TargetError {
         pid: i32,
     },
     /// It has no allocator that can be walked.
-    #[error("process {pid}: no supported allocator found{}", found(.refused, .others))]
+    #[error("{}: no supported allocator found{}", process(*.pid), found(.refused, .others))]
     NoAllocator {
         /// The process.
         pid: i32,
@@ -136,6 +138,11 @@ pub enum TargetError {
         /// The first contradiction.
         first: String,
     },
+}
+
+/// A core without notes does not tell which process it is of.
+fn process(pid: i32) -> String {
+    if pid == 0 { "a process without id".to_owned() } else { format!("process {pid}") }
 }
 
 fn found(refused: &[String], others: &[String]) -> String {
@@ -261,6 +268,15 @@ impl Target {
         Ok(Self { source })
     }
 
+    /// A target of a core file's bytes, not compressed; `path` is named in errors.
+    ///
+    /// # Errors
+    /// They are no core that can be read.
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, TargetError> {
+        let recorded = Recorded::of(core_file::from_bytes(bytes, path)?);
+        Ok(Self { source: Source::Recorded(Box::new(recorded)) })
+    }
+
     /// Looks for the files of a recorded target's modules below `sysroot`; a running one brings its own root.
     #[must_use]
     pub fn below(mut self, sysroot: &Path) -> Self {
@@ -295,7 +311,7 @@ impl Target {
         match &self.source {
             Source::Running(running) => running.snapshot(options).map_err(|error| running.explain(error)),
             Source::Recorded(recorded) => {
-                let captured = recorded.captured()?;
+                let captured = recorded.captured(Contents::Records)?;
                 let walked = captured.walk()?;
                 let memory = &captured.capture.memory;
                 let types =
@@ -317,7 +333,7 @@ impl Target {
                 let walked = running.walk(options, None).map_err(|error| running.explain(error));
                 walked.map(|(captured, _)| captured)
             }
-            Source::Recorded(recorded) => recorded.captured(),
+            Source::Recorded(recorded) => recorded.captured(options.contents),
         }
     }
 
@@ -423,11 +439,13 @@ impl Running {
             kept.extend(spool.ranges());
         }
         let origin = self.origin(&prepared, &capture);
+        let thread_names = self.thread_names(&capture, options.contents);
         Ok(Captured {
             kind: None,
             origin,
             kept,
             spool,
+            thread_names,
             capture,
             mappings: prepared.mappings,
             modules: prepared.modules,
@@ -435,6 +453,15 @@ impl Running {
             allocators: allocators.walkable,
             contents: options.contents,
         })
+    }
+
+    /// The threads' names, which only a file needs.
+    fn thread_names(&self, capture: &Capture, contents: Contents) -> BTreeMap<i32, String> {
+        if contents == Contents::Records {
+            return BTreeMap::new();
+        }
+        let ids = capture.threads.iter().map(|thread| thread.tid);
+        ids.filter_map(|tid| Some((tid, self.process.thread_name(tid)?))).collect()
     }
 
     fn prepare(&self) -> Result<Prepared, TargetError> {
@@ -515,32 +542,44 @@ fn around(address: u64) -> AddressRange {
 }
 
 impl Prepared {
-    /// What a capture file is to hold besides the allocators' records.
     fn extra(&self, allocators: &Allocators, options: &Options) -> Extra {
-        const STACK_TOP_BYTES: u64 = 64 << 10;
-        const STACK_BYTES_MAX: u64 = 8 << 20;
-        let contents = options.contents;
-        let mut extra = Extra::default();
-        if contents != Contents::Records {
-            extra.ranges = capture::module_lists(&self.live, &self.auxiliary_vector);
-        }
-        if matches!(contents, Contents::Data | Contents::Full) {
-            extra.stack_top_bytes = STACK_TOP_BYTES;
-            extra.stack_bytes_max = STACK_BYTES_MAX;
-            let private = |mapping: &&Mapping| mapping.writable && !mapping.shared;
-            extra.writable = self.mappings.iter().filter(private).map(|mapping| mapping.range).collect();
-            extra.ranges.extend(self.roots_data(allocators));
-        }
+        let Self { mappings, modules, auxiliary_vector, live } = self;
+        let mut extra = extra(live, mappings, modules, auxiliary_vector, allocators, options.contents);
         extra.ranges.extend(options.at.map(around));
         extra
     }
+}
 
-    /// The writable data of the modules that hold allocators' roots.
-    fn roots_data(&self, allocators: &Allocators) -> Vec<AddressRange> {
-        let holds_roots = |module: &&Module| {
-            let path = module.path.display().to_string();
-            allocators.walkable.iter().any(|allocator| allocator.module() == path)
-        };
-        self.modules.iter().filter(holds_roots).flat_map(|module| module.writable.iter().copied()).collect()
+/// What a capture file is to hold besides the allocators' records.
+fn extra(
+    memory: &dyn Memory,
+    mappings: &[Mapping],
+    modules: &[Module],
+    auxiliary_vector: &[(u64, u64)],
+    allocators: &Allocators,
+    contents: Contents,
+) -> Extra {
+    const STACK_TOP_BYTES: u64 = 64 << 10;
+    const STACK_BYTES_MAX: u64 = 8 << 20;
+    let mut extra = Extra::default();
+    if contents != Contents::Records {
+        extra.ranges = capture::module_lists(memory, auxiliary_vector);
     }
+    if matches!(contents, Contents::Data | Contents::Full) {
+        extra.stack_top_bytes = STACK_TOP_BYTES;
+        extra.stack_bytes_max = STACK_BYTES_MAX;
+        let private = |mapping: &&Mapping| mapping.writable && !mapping.shared;
+        extra.writable = mappings.iter().filter(private).map(|mapping| mapping.range).collect();
+        extra.ranges.extend(roots_data(modules, allocators));
+    }
+    extra
+}
+
+/// The writable data of the modules that hold allocators' roots.
+fn roots_data(modules: &[Module], allocators: &Allocators) -> Vec<AddressRange> {
+    let holds_roots = |module: &&Module| {
+        let path = module.path.display().to_string();
+        allocators.walkable.iter().any(|allocator| allocator.module() == path)
+    };
+    modules.iter().filter(holds_roots).flat_map(|module| module.writable.iter().copied()).collect()
 }

@@ -155,8 +155,26 @@ fn a_core_that_was_cut_off_says_so() {
         Err(error) => error.to_string(),
     };
     assert!(said.contains("bytes of memory are cut off"), "{said}");
+    // Without notes the modules are found by their headers in memory; only the end of the core is lost here.
+    let live = summary(&ledger.pid().to_string());
     let core = gcore(ledger.pid(), &folder);
-    fs::OpenOptions::new().write(true).open(&core).unwrap().set_len(10_000_000).unwrap();
-    let error = Target::open(core.to_str().unwrap()).expect_err("its notes are lost");
-    assert!(error.to_string().contains("within its notes"), "{error}");
+    let packed = fs::read(&core).unwrap();
+    let notes = note_segment(&packed);
+    fs::write(&core, &packed[..notes]).unwrap();
+    let cut = summary(core.to_str().unwrap());
+    assert_eq!((cut.target.pid, cut.target.threads), (0, 0), "the notes are lost");
+    assert!(cut.missing.join("; ").contains("its notes from byte"), "{:?}", cut.missing);
+    assert_eq!(cut.allocators[0].shards, live.allocators[0].shards, "what is there is read");
+    fs::write(&core, &packed[..1 << 20]).unwrap();
+    let error = Target::open(core.to_str().unwrap()).unwrap().snapshot(&Options::default());
+    let said = error.expect_err("the heap is lost").to_string();
+    assert!(said.contains("its notes from byte") && said.contains("of memory are cut off"), "{said}");
+}
+
+/// Where the notes of a core are, by its program headers.
+fn note_segment(bytes: &[u8]) -> usize {
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let count = usize::from(u16::from_le_bytes([bytes[56], bytes[57]]));
+    let headers = (0..count).map(|index| word(32) + index * 56);
+    headers.filter(|header| bytes[*header] == 4).map(|header| word(header + 8)).next().expect("it has notes")
 }

@@ -82,10 +82,16 @@ for thread in gdb.selected_inferior().threads():
 ";
 
 fn gdb(target: &AtRest, folder: &Path) -> Counters {
+    ask_gdb(&["-p", &target.pid()], folder)
+}
+
+/// What gdb says of the process or the core that `words` name to it.
+fn ask_gdb(words: &[&str], folder: &Path) -> Counters {
     let script = folder.join("ask.py");
     std::fs::write(&script, ASK_GDB).unwrap();
     let output = Command::new("gdb")
-        .args(["-batch", "-nx", "-p", &target.pid()])
+        .args(["-batch", "-nx"])
+        .args(words)
         .args(["-ex", "set debuginfod enabled off", "-ex", "set backtrace past-main on"])
         .args(["-ex", "set backtrace past-entry on", "-x"])
         .arg(&script)
@@ -213,4 +219,31 @@ fn stripped_places_are_named_later() {
     let output = heaptap(&["symbolize", lines.to_str().unwrap(), "--file", file]);
     let named = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(named.contains("shapes::tail_end(int) at "), "{named}");
+}
+
+/// A core by gdb's gcore.
+fn gcore(pid: &str, folder: &Path) -> String {
+    let output = Command::new("gcore").arg("-o").arg(folder.join("gcore")).arg(pid).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.join(format!("gcore.{pid}")).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn stacks_of_a_core_are_those_that_gdb_finds_in_it_and_those_of_the_process() {
+    let folder = Folder::new("core");
+    for program in [SHAPES, CALLS, CALLS_WITHOUT_HDR] {
+        let target = AtRest::start(program);
+        let (live, _) = target.stacks();
+        let core = gcore(&target.pid(), &folder.0);
+        let output = heaptap(&["stacks", &core, "--json"]);
+        let stacks: Stacks = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(stacks.target.kind, "core");
+        assert_eq!(counters(&stacks), ask_gdb(&[program, &core], &folder.0), "{program}");
+        assert_eq!(counters(&stacks), counters(&live), "{program}");
+        let names = |stacks: &Stacks| -> Vec<Option<String>> {
+            let frames = stacks.groups.iter().flat_map(|group| &group.frames);
+            frames.map(|frame| frame.function.clone()).collect()
+        };
+        assert_eq!(names(&stacks), names(&live), "{program}");
+    }
 }

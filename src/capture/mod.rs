@@ -39,8 +39,10 @@ impl Segment {
 /// Where captured bytes are.
 #[derive(Debug, Clone)]
 enum Store {
-    /// Copied out of a running target, or made from bytes.
+    /// Copied out of a running target.
     Copied(Vec<u8>),
+    /// Made from bytes, which copies share.
+    Shared(Arc<Vec<u8>>),
     /// In a file: looked at where they are.
     File(Arc<MappedFile>),
 }
@@ -55,6 +57,7 @@ impl Store {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Copied(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
             Self::File(file) => file.bytes(),
         }
     }

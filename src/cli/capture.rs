@@ -33,11 +33,12 @@ use std::path::{Path, PathBuf};
 /// the heap are copied only where the allocator's records lie among them, as
 /// with glibc's malloc; --no-data leaves its records out.
 ///
-/// The target is stopped once, for milliseconds, and the pause is printed.
+/// The target is stopped once, for milliseconds, and the pause is printed. Of a
+/// core, a small capture is made that says the same.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct CaptureArgs {
-    /// Process id
+    /// Process id, or a core to make a capture of
     #[arg(value_name = "PID")]
     target: String,
     /// The file to be written
@@ -64,7 +65,7 @@ impl CaptureArgs {
             (false, false) => Contents::Data,
         };
         let options = Options { contents, ..setting.options() };
-        let target = Target::open(&self.target)?;
+        let target = Target::open(&self.target)?.below(&setting.sysroot);
         let captured = if self.full {
             target.capture_whole(&options, self.folder())?
         } else {

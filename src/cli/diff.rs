@@ -15,8 +15,8 @@ use std::time::Instant;
 
 /// Tell what grew between two or more moments of a process
 ///
-/// The moments are snapshot files or process ids, in any mix, the oldest
-/// first; a process is stopped for milliseconds when its turn comes. Rows tell
+/// The moments are snapshot files, captures, cores or process ids, in any mix,
+/// the oldest first; a process is stopped for milliseconds when its turn comes. Rows tell
 /// the change of live blocks and bytes, and block by block how many were born,
 /// died and stayed: a place that was live at both moments counts as one that
 /// stayed. Large blocks that are new or have grown are listed one by one.
@@ -32,7 +32,7 @@ use std::time::Instant;
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct DiffArgs {
-    /// Snapshot files or process ids, the oldest first
+    /// Snapshot files, captures, cores or process ids, the oldest first
     #[arg(value_name = "MOMENT", required = true, num_args = 2..)]
     sources: Vec<String>,
     /// One row for each of these

@@ -13,9 +13,12 @@ pub mod types;
 pub use image::{Image, Symbol};
 pub use relocation::relocations;
 
-use heaptap_platform::{AddressRange, Mapping, MappingKind};
+use heaptap_platform::{AddressRange, Mapping, MappingKind, merge_ranges};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Mappings without a file behind a module's own that may be its data.
+const ADJOINING_MAX: usize = 3;
 
 /// One ELF file as the target has it mapped.
 #[derive(Debug, Clone)]
@@ -99,14 +102,34 @@ impl Module {
         }
         let mut ranges: Vec<AddressRange> =
             group.iter().filter(|mapping| mapping.writable).map(|mapping| mapping.range).collect();
-        if let (Some(bss), Some(last)) = (others.first(), ranges.last_mut())
-            && bss.range.start == last.end
-            && bss.writable
-            && matches!(bss.kind, MappingKind::Anonymous { .. })
-        {
-            last.end = bss.range.end;
+        // What is zero at first has no file. FreeBSD forgets the file of data too, once all of its pages are copies.
+        let mut end = self.range.end;
+        for next in others.iter().take(ADJOINING_MAX) {
+            if next.range.start != end || !matches!(next.kind, MappingKind::Anonymous { .. }) || next.shared {
+                break;
+            }
+            end = next.range.end;
+            ranges.extend(next.writable.then_some(next.range));
         }
-        ranges
+        merge_ranges(ranges, 0)
+    }
+
+    /// Runs of writable memory as modules, for targets whose modules are not known: an allocator's roots are in one.
+    pub fn unnamed(mappings: &[Mapping]) -> Vec<Self> {
+        const DATA_BYTES_MAX: u64 = 64 << 20;
+        let is_data = |mapping: &&Mapping| mapping.readable && mapping.writable && !mapping.shared;
+        let data = merge_ranges(mappings.iter().filter(is_data).map(|mapping| mapping.range).collect(), 0);
+        data.into_iter()
+            .filter(|range| range.len_bytes() <= DATA_BYTES_MAX)
+            .map(|range| Self {
+                path: PathBuf::from(format!("data at {:#x}", range.start)),
+                bias: range.start,
+                range,
+                writable: vec![range],
+                image: None,
+                debug: None,
+            })
+            .collect()
     }
 
     /// Looks for a file with the debug information that the module itself lacks, below the target's root.

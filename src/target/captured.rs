@@ -3,11 +3,12 @@
 use super::TargetError;
 use crate::allocator::{Allocator, WalkOutcome};
 use crate::capture::core_file::{self, CoreFileError, Kind, ModuleNote, Origin, Recording};
-use crate::capture::{AroundStop, Capture, CaptureError, Spool};
+use crate::capture::{AroundStop, Capture, CaptureError, CapturedMemory, Spool};
 use crate::census::{self, Residency, Walked};
-use crate::module::Module;
+use crate::module::{Module, loaded};
 use crate::snapshot::{Inconsistency, Snapshot, schema};
 use heaptap_platform::{AddressRange, Mapping};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Blocks that a thread moves at once, at most, when it fills or empties its cache.
@@ -41,6 +42,8 @@ pub struct Captured {
     pub modules: Vec<Module>,
     /// The auxiliary vector.
     pub auxiliary_vector: Vec<(u64, u64)>,
+    /// Names of threads by their ids, where they are kept.
+    pub(super) thread_names: BTreeMap<i32, String>,
     /// The allocators found, ready to be walked.
     pub allocators: Vec<Box<dyn Allocator>>,
     /// What was copied besides the allocators' records.
@@ -115,7 +118,8 @@ impl Captured {
             origin: &self.origin,
             capture: &self.capture,
             mappings: &self.mappings,
-            modules: self.modules.iter().map(module_note).collect(),
+            modules: self.modules.iter().map(|module| module_note(module, &self.capture.memory)).collect(),
+            thread_names: &self.thread_names,
             auxiliary_vector: &self.auxiliary_vector,
             kept: records.chain(self.kept.iter().copied()).collect(),
             holds,
@@ -181,10 +185,11 @@ pub(super) fn identity(kind: Option<Kind>, origin: &Origin, threads: usize) -> s
     }
 }
 
-fn module_note(module: &Module) -> ModuleNote {
-    ModuleNote {
-        path: module.path.clone(),
-        start: module.range.start,
-        build_id: module.image.as_ref().and_then(|image| image.build_id()),
-    }
+/// A module whose file is not here has its build id in memory, if the headers are there.
+fn module_note(module: &Module, memory: &CapturedMemory) -> ModuleNote {
+    let build_id = match &module.image {
+        Some(image) => image.build_id(),
+        None => loaded::build_id(memory, module.range.start),
+    };
+    ModuleNote { path: module.path.clone(), start: module.range.start, build_id }
 }

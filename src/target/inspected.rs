@@ -1,7 +1,7 @@
 //! A target opened for a look at its memory: what its stop showed, its memory as it is now, its modules with their symbols.
 
 use super::recorded::ModuleFiles;
-use super::{Captured, Options, Source, Target, TargetError};
+use super::{Captured, Contents, Options, Source, Target, TargetError};
 use crate::capture::LiveMemory;
 use crate::census::Walked;
 use crate::content::{ModuleBytes, Sources};
@@ -43,7 +43,7 @@ impl Target {
                 Ok(Inspected { files: files.collect(), names, live: Some(live), captured, walked })
             }
             Source::Recorded(recorded) => {
-                let captured = recorded.captured()?;
+                let captured = recorded.captured(Contents::Records)?;
                 let walked = captured.walk()?;
                 let open = ModuleFiles::new(recorded);
                 let files = captured.modules.iter().map(|module| DebugFiles::find(module, &open, false));

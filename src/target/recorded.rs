@@ -1,9 +1,9 @@
 //! A capture or a core: what a process was, with the files of its modules as far as this machine has them.
 
 use super::captured::{Captured, Contents};
-use super::{Allocators, TargetError};
-use crate::capture::CapturedMemory;
+use super::{Allocators, TargetError, extra};
 use crate::capture::core_file::{self, CoreFile, CoreFileError, ModuleNote};
+use crate::capture::{Capture, CapturedMemory};
 use crate::module::{Image, Module, OpenImage, loaded};
 use heaptap_platform::{MappedFile, Mapping, MappingKind};
 use std::cell::RefCell;
@@ -21,7 +21,12 @@ pub struct Recorded {
 impl Recorded {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, CoreFileError> {
-        Ok(Self { file: core_file::open(path)?, sysroot: PathBuf::from("/") })
+        Ok(Self::of(core_file::open(path)?))
+    }
+
+    /// A file that is open.
+    pub fn of(file: CoreFile) -> Self {
+        Self { file, sysroot: PathBuf::from("/") }
     }
 
     /// The process id that it had.
@@ -29,9 +34,9 @@ impl Recorded {
         self.file.origin.pid
     }
 
-    /// Finds the allocators in what was recorded.
-    pub fn captured(&self) -> Result<Captured, TargetError> {
-        let CoreFile { kind, origin, mut capture, mappings, modules: _, auxiliary_vector } =
+    /// Finds the allocators in what was recorded; `contents` is what a file made of it shall hold.
+    pub fn captured(&self, contents: Contents) -> Result<Captured, TargetError> {
+        let CoreFile { kind, origin, mut capture, mappings, modules: noted, auxiliary_vector, thread_names } =
             self.file.clone();
         let files = ModuleFiles::new(self);
         let mut modules = Module::all(&mappings, &files);
@@ -40,32 +45,47 @@ impl Recorded {
                 module.find_debug(&files);
             }
         }
-        let found = Allocators::find(origin.pid, &modules, &mappings, &capture.memory);
-        let mut allocators = found.map_err(|error| with_what_is_missing(error, &capture.lacks))?;
+        let mut found = Allocators::find(origin.pid, &modules, &mappings, &capture.memory);
+        if noted.is_empty() && matches!(found, Err(TargetError::NoAllocator { .. })) {
+            let unnamed = Module::unnamed(&mappings);
+            if let Ok(allocators) = Allocators::find(origin.pid, &unnamed, &mappings, &capture.memory) {
+                capture
+                    .notes
+                    .push("the modules do not show where the allocator is: all data was searched".to_owned());
+                modules.extend(unnamed);
+                found = Ok(allocators);
+            }
+        }
+        let mut allocators = found.map_err(|error| with_what_is_missing(error, &capture))?;
         if allocators.need_thread_pointers(&capture.memory) {
             allocators.learn_threads(&capture.memory, &capture.thread_pointers());
         }
         capture.notes.extend(files.unchecked_note());
         capture.lacks.extend(files.into_remarks());
+        let mut extra = extra(&capture.memory, &mappings, &modules, &auxiliary_vector, &allocators, contents);
+        if contents == Contents::Full {
+            extra.ranges.extend(extra.writable.iter().copied());
+        }
         Ok(Captured {
             kind: Some(kind),
             origin,
+            kept: extra.of_capture(&capture),
             capture,
             mappings,
             modules,
             auxiliary_vector,
+            thread_names,
             allocators: allocators.walkable,
-            kept: Vec::new(),
             spool: None,
-            contents: Contents::Records,
+            contents,
         })
     }
 }
 
 /// An allocator may be missing because the file is not whole.
-fn with_what_is_missing(mut error: TargetError, lacks: &[String]) -> TargetError {
+fn with_what_is_missing(mut error: TargetError, capture: &Capture) -> TargetError {
     if let TargetError::NoAllocator { others, .. } = &mut error {
-        others.extend(lacks.iter().cloned());
+        others.extend(capture.lacks.iter().chain(&capture.notes).cloned());
     }
     error
 }

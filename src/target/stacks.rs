@@ -101,7 +101,7 @@ impl Recorded {
             open: &open,
             ask_network,
         };
-        let mut stacks = moment.stacks(&|_| None);
+        let mut stacks = moment.stacks(&|tid| file.thread_names.get(&tid).cloned());
         stacks.missing.extend(open.into_remarks());
         stacks
     }

@@ -108,6 +108,11 @@ pub fn parse_process(descriptor: &[u8]) -> Option<(i32, String)> {
     Some((i32_at(descriptor, 4 + 72)?, text_of(descriptor.get(4 + 447..4 + 467)?)))
 }
 
+/// The name in `NT_THRMISC`; `None` where it is empty.
+pub fn parse_thread_name(descriptor: &[u8]) -> Option<String> {
+    descriptor.get(..20).map(text_of).filter(|name| !name.is_empty())
+}
+
 /// The name in `NT_PRPSINFO`.
 pub fn parse_name(descriptor: &[u8]) -> Option<String> {
     descriptor.get(16..33).map(text_of)

@@ -202,7 +202,11 @@ fn vm_entry(entry: &[u8]) -> Option<VmEntry> {
     let path = text_bytes(entry.get(KVE_PATH..)?);
     let is_file = object == KVME_TYPE_VNODE;
     let writable = rights & KVME_PROT_WRITE != 0;
-    let kind = if is_file && !path.is_empty() {
+    let kind = if is_file && path.is_empty() {
+        // The kernel has forgotten the name, or the file has none any more; modules are told apart by number.
+        let number = u64_at(entry, KVE_VN_FILEID)?;
+        MappingKind::File { path: format!("file number {number}").into(), deleted: true }
+    } else if is_file {
         MappingKind::File { path: path_from_bytes(path), deleted: false }
     } else if flags & KVME_FLAG_GROWS_DOWN != 0 {
         MappingKind::Stack

@@ -60,6 +60,8 @@ pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Findings {
         match Candidate::new(module, signs.unwrap_or_default(), space, memory) {
             Ok(candidate) => findings.settle(module, version, candidate.resolve()),
             Err(why) if is_marked => findings.settle(module, version, Err(why)),
+            // Data alone may be the heap, which is full of what looks like roots.
+            Err(_) if module.writable.contains(&module.range) => {}
             Err(_) => fileless.push(module),
         }
     }

@@ -7,6 +7,7 @@
 
 mod compressed;
 mod error;
+mod kept_name;
 mod noted;
 mod notes;
 mod own_note;
@@ -21,6 +22,7 @@ pub use write::{Recording, to_file, write};
 use super::Capture;
 use compressed::Compression;
 use heaptap_platform::{Architecture, Mapping};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -99,4 +101,6 @@ pub struct CoreFile {
     pub modules: Vec<ModuleNote>,
     /// The auxiliary vector.
     pub auxiliary_vector: Vec<(u64, u64)>,
+    /// Names of threads by their ids, where the file tells them.
+    pub thread_names: BTreeMap<i32, String>,
 }

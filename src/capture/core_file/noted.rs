@@ -3,11 +3,15 @@
 use super::Origin;
 use super::error::CoreFileError;
 use super::own_note::{self, CaptureNote};
+use super::read;
 use heaptap_platform::format::auxiliary_vector::parse_auxiliary_vector;
 use heaptap_platform::format::freebsd_core;
 use heaptap_platform::format::linux_core::{self, MappedPath, ProcessStatus};
 use heaptap_platform::format::maps::parse_maps;
-use heaptap_platform::{Architecture, Mapping, Registers, StoppedThread};
+use heaptap_platform::{Architecture, Mapping, MappingKind, Registers, StoppedThread};
+use object::LittleEndian;
+use object::elf::ProgramHeader64;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Most threads that a core is believed to have.
@@ -15,6 +19,10 @@ const THREADS_MAX: usize = 1 << 20;
 
 /// The key of the program's entry point in the auxiliary vector.
 const AT_ENTRY: u64 = 9;
+/// That of bytes which the kernel puts on the first stack, on Linux.
+const AT_RANDOM: u64 = 25;
+/// That of the code which the kernel offers, on Linux.
+const AT_SYSINFO_EHDR: u64 = 33;
 
 /// What the notes say.
 #[derive(Debug, Default)]
@@ -35,6 +43,7 @@ struct Thread {
     registers: Vec<u8>,
     thread_pointer: u64,
     system_call: Option<i32>,
+    name: Option<String>,
 }
 
 impl Notes {
@@ -110,6 +119,11 @@ impl Notes {
                     thread.thread_pointer = pointer;
                 }
             }
+            freebsd_core::NT_THRMISC => {
+                if let Some(thread) = self.threads.last_mut() {
+                    thread.name = freebsd_core::parse_thread_name(descriptor);
+                }
+            }
             freebsd_core::NT_PRPSINFO => {
                 let name = freebsd_core::parse_name(descriptor).unwrap_or_default();
                 self.process.get_or_insert_default().name = name;
@@ -144,6 +158,33 @@ impl Notes {
             .iter()
             .filter_map(|thread| Some(StoppedThread { tid: thread.tid, registers: registers(thread)? }))
             .collect()
+    }
+
+    /// The names of the threads, where the system notes them.
+    pub(super) fn thread_names(&self) -> BTreeMap<i32, String> {
+        self.threads.iter().filter_map(|thread| Some((thread.tid, thread.name.clone()?))).collect()
+    }
+
+    /// The mappings in address order: as the notes list them, else those that the segments stand for.
+    pub(super) fn mappings(&mut self, loads: &[ProgramHeader64<LittleEndian>]) -> Vec<Mapping> {
+        if !self.mappings.is_empty() {
+            return std::mem::take(&mut self.mappings);
+        }
+        let mut mappings = read::mappings(loads, &self.files);
+        let value = |wanted: u64| {
+            let found = self.auxiliary_vector.iter().find(|(key, _)| *key == wanted);
+            found.map(|(_, value)| *value)
+        };
+        for (key, kind) in [(AT_SYSINFO_EHDR, MappingKind::Vdso), (AT_RANDOM, MappingKind::Stack)] {
+            let Some(address) = value(key) else { continue };
+            let is_meant = |mapping: &&mut Mapping| {
+                mapping.range.contains(address) && matches!(mapping.kind, MappingKind::Anonymous { .. })
+            };
+            if let Some(mapping) = mappings.iter_mut().find(is_meant) {
+                mapping.kind = kind;
+            }
+        }
+        mappings
     }
 
     /// The process, as far as a core names it.

@@ -62,6 +62,8 @@ pub struct CaptureNote {
     pub changed: Vec<(u64, u64)>,
     /// Modules.
     pub modules: Vec<ModuleNote>,
+    /// Names of threads by their ids.
+    pub thread_names: Vec<(i32, String)>,
 }
 
 impl Default for CaptureNote {
@@ -87,6 +89,7 @@ impl Default for CaptureNote {
             stopped: Vec::new(),
             changed: Vec::new(),
             modules: Vec::new(),
+            thread_names: Vec::new(),
         }
     }
 }

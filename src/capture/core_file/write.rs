@@ -10,6 +10,7 @@ use crate::capture::Capture;
 use crate::memory::MemoryExt;
 use heaptap_platform::format::{linux_core, maps};
 use heaptap_platform::{AddressRange, Architecture, Mapping, merge_ranges};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -47,6 +48,8 @@ pub struct Recording<'a> {
     pub modules: Vec<ModuleNote>,
     /// Its auxiliary vector.
     pub auxiliary_vector: &'a [(u64, u64)],
+    /// Names of its threads by their ids.
+    pub thread_names: &'a BTreeMap<i32, String>,
     /// What of the captured bytes is written; the capture may hold more by chance.
     pub kept: Vec<AddressRange>,
     /// What that is, as sentences.
@@ -206,6 +209,7 @@ impl Recording<'_> {
             page_bytes: self.page_bytes,
             holds: self.holds.clone(),
             modules: self.modules.clone(),
+            thread_names: self.thread_names.iter().map(|(tid, name)| (*tid, name.clone())).collect(),
             ..CaptureNote::of(self.origin, self.capture)
         };
         let note = serde_json::to_vec(&note).unwrap_or_default();
