@@ -65,6 +65,7 @@ impl Store {
     fn part(&self, range: std::ops::Range<usize>) -> Option<&[u8]> {
         match self {
             Self::Copied(bytes) => bytes.get(range),
+            Self::Shared(bytes) => bytes.get(range),
             Self::File(file) => file.part(range),
         }
     }
