@@ -180,3 +180,12 @@ fn record_all() {
         record(&program.name, program.statistics, &start);
     }
 }
+
+/// Records the ledger on a jemalloc of one's own: `HEAPTAP_LEDGER=NAME=PATH`.
+#[test]
+#[ignore = "needs a program that is made by hand"]
+fn record_one() {
+    let given = std::env::var("HEAPTAP_LEDGER").expect("NAME=PATH");
+    let (name, path) = given.split_once('=').expect("NAME=PATH");
+    record(name, true, &|| started(Path::new(path), name, None));
+}

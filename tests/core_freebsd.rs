@@ -52,8 +52,13 @@ struct Known {
     /// The allocator as it is named without the text of its version.
     version: &'static str,
     /// Blocks of 777 bytes that only their threads know. One compiler has left them out, and both the blocks of 3 MiB:
-    /// jemalloc's own counters, by which every cell is checked, never saw them.
+    /// jemalloc's own counters, by which every cell is checked, never saw them, and the threads' caches counted
+    /// no request for them.
     of_threads: usize,
+    /// Thread caches: the list of their descriptors in an arena, and in a cache bin the count of requests.
+    descriptors: u64,
+    /// Addresses of the three arenas that the threads use.
+    arenas: [u64; 3],
     /// Blocks of the C library and its threads by size class, but for the locks below.
     runtime: &'static [(u64, usize)],
     /// The locks of the C library, jemalloc's own among them: blocks of 96 bytes that are mutexes.
@@ -68,6 +73,8 @@ const KNOWN: [Known; 2] = [
         main_block: 0x3cbc_d2a2_b000,
         version: "like 5.3.0 of FreeBSD",
         of_threads: 3,
+        descriptors: 10_400,
+        arenas: [0x3cbc_d320_1000, 0x3cbc_d360_1000, 0x3cbc_d3a0_1000],
         // Names of three threads, one attribute object, a buffer of standard output.
         runtime: &[(16, 3), (80, 1), (32_768, 1)],
         locks: 194,
@@ -79,6 +86,8 @@ const KNOWN: [Known; 2] = [
         main_block: 0x2e8d_ad21_9100,
         version: "like 5.2 of FreeBSD",
         of_threads: 0,
+        descriptors: 10_192,
+        arenas: [0x2e8d_ad80_08c0, 0x2e8d_adc0_08c0, 0x2e8d_ae40_08c0],
         // Here the structures of the four threads, and a sleep queue of each, lie in the heap as well.
         runtime: &[(16, 3), (64, 4), (80, 1), (1792, 4), (32_768, 1)],
         locks: 446,
@@ -173,5 +182,22 @@ fn every_block_of_the_program_is_live_and_every_other_is_explained() {
         }
         let (buffer, _) = live.iter().find(|(_, size)| **size == 32_768).unwrap();
         assert!(core.at(*buffer, 4) == b"pid ", "what the program printed");
+    }
+}
+
+/// Each thread has made three payloads of 769 to 896 bytes (i = 21, 22, 23); its cache, filled once, has counted the
+/// requests of that class: a fourth is the block of 777 bytes.
+#[test]
+fn thread_caches_counted_the_blocks_of_777_bytes_where_there_are_any() {
+    /// Place of the class of 896 bytes among all: 8, 16, 32 ... 128, then four in each doubling.
+    const CLASS: u64 = 19;
+    for known in &KNOWN {
+        let core = PlainCore::open(&path(known));
+        let requests = known.arenas.map(|arena| {
+            let descriptor = core.word(arena + known.descriptors);
+            core.word(core.word(descriptor + 16) + 24 * CLASS + 8)
+        });
+        let of_class: u64 = requests.iter().sum();
+        assert_eq!(of_class, 9 + known.of_threads as u64, "{}: {requests:?}", known.file);
     }
 }

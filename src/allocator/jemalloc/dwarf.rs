@@ -89,7 +89,7 @@ impl<'t, 'a> Structures<'t, 'a> {
             arena_base: self.arena.offset_bytes("base")?,
             bins: self.bins(table.bins)?,
             bin_bytes: self.bin.size_bytes()?,
-            bin_lock: self.bin.offset_bytes("lock.lock")?,
+            bin_lock: self.bin_lock()?,
             bin_curregs: self.bin.offset_bytes("stats.curregs")?,
             bin_curslabs: self.bin.offset_bytes("stats.curslabs")?,
             arena_internal: self.arena.offset_bytes("stats.internal")?,
@@ -99,6 +99,15 @@ impl<'t, 'a> Structures<'t, 'a> {
             base_blocks: self.base.offset_bytes("blocks")?,
             tcache: self.tcache(&table.tcache)?,
         })
+    }
+
+    /// The word that tells that a bin's lock is held. In FreeBSD's C library the lock itself is a pointer.
+    fn bin_lock(&self) -> Option<u64> {
+        if self.bin.offset_bytes("lock.postponed_next").is_none() {
+            return self.bin.offset_bytes("lock.lock");
+        }
+        let waiting = || self.bin.offset_bytes("lock.prof_data.n_waiting_thds");
+        self.bin.offset_bytes("lock.locked").or_else(waiting)
     }
 
     fn bins(&self, table: BinPlaces) -> Option<BinPlaces> {

@@ -164,7 +164,7 @@ impl<'a> Candidate<'a> {
         let mut layouts = self.signs.version.map_or_else(
             || {
                 if self.classes.stride_bytes == 0 {
-                    return vec![Layout::v5_1(build), Layout::v5_0(build)];
+                    return vec![Layout::v5_1(build), Layout::v5_1_freebsd(build), Layout::v5_0(build)];
                 }
                 let all = [
                     Layout::development,
@@ -174,6 +174,7 @@ impl<'a> Candidate<'a> {
                     Layout::v5_2,
                     Layout::v5_2_freebsd,
                     Layout::v5_1,
+                    Layout::v5_1_freebsd,
                     Layout::v5_0,
                 ];
                 all.iter().map(|layout| layout(build)).collect()

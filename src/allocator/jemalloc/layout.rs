@@ -215,7 +215,7 @@ impl Layout {
         let of = |release: fn(Build) -> Self| release(build);
         match (version.major, version.minor, version.patch) {
             (5, 0, _) => vec![of(Self::v5_0), of(Self::v5_1)],
-            (5, 1, _) => vec![of(Self::v5_1), of(Self::v5_2)],
+            (5, 1, _) => vec![of(Self::v5_1), of(Self::v5_1_freebsd), of(Self::v5_2)],
             (5, 2, _) => vec![of(Self::v5_2), of(Self::v5_2_freebsd), of(Self::v5_3_0)],
             (5, 3, 0) if version.commits == 0 => vec![of(Self::v5_3_0)],
             (5, 3, 0) => {
@@ -388,6 +388,24 @@ impl Layout {
         }
     }
 
+    /// 5.1.0 in the C library of FreeBSD 12, whose mutexes are 80 bytes (from the DWARF of a build with mutexes of that form).
+    /// They have no mark that they are held; the number of threads that wait for one stands for it.
+    pub fn v5_1_freebsd(build: Build) -> Self {
+        let bins = 16128;
+        Self {
+            table: "5.1 of FreeBSD",
+            rtree_root: 80,
+            arena_base: bins + 240 * build.nbins,
+            bins: BinPlaces::Inline(bins),
+            bin_bytes: 240,
+            bin_lock: FREEBSD_WAITING,
+            bin_curregs: 128,
+            bin_curslabs: 168,
+            base_blocks: 112,
+            ..Self::v5_1(build)
+        }
+    }
+
     /// 5.2.1 in the C library of FreeBSD 13 and 14, whose mutexes are shorter: 88 bytes (from the DWARF of objects
     /// compiled as its release is).
     pub fn v5_2_freebsd(build: Build) -> Self {
@@ -489,6 +507,9 @@ const NLARGE: u64 = 196;
 
 /// In a mutex of FreeBSD's: the mark that it is held. The word that other systems keep there is a pointer.
 const FREEBSD_LOCKED: u64 = 80;
+
+/// In a mutex of any system: how many threads wait for it.
+const FREEBSD_WAITING: u64 = 36;
 
 /// What an offset behind an arena's statistics moves by if there are fewer large classes than in the tables.
 const fn behind_large_stats(offset: u64, build: Build, stride: u64) -> u64 {
