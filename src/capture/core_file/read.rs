@@ -195,13 +195,13 @@ impl Headers {
 
     /// Where the bytes of memory are, and what of them the file has lost.
     fn memory(&self, file_bytes: u64) -> (Vec<Segment>, Vec<String>) {
-        let (mut segments, mut lost_bytes) = (Vec::new(), 0);
+        let (mut segments, mut lost_bytes) = (Vec::new(), 0_u64);
         for header in &self.loads {
             let start = header.p_vaddr(LittleEndian);
             let offset = header.p_offset(LittleEndian);
             let wanted = header.p_filesz(LittleEndian).min(u64::MAX - start);
             let there = wanted.min(file_bytes.saturating_sub(offset));
-            lost_bytes += wanted - there;
+            lost_bytes = u64::saturating_add(lost_bytes, wanted - there);
             if let (Ok(offset), Ok(len_bytes)) = (usize::try_from(offset), usize::try_from(there))
                 && len_bytes > 0
             {
