@@ -103,6 +103,8 @@ fn a_capture_gives_the_census_of_the_process() {
     assert_census_kept("static", &linked, Contents::Data);
     assert_census_kept("static-no-data", &linked, Contents::NoData);
     assert_census_kept("glibc", &Ledger::start(LEDGER, &[]), Contents::Data);
+    let mimalloc = Ledger::preloaded(LEDGER, "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0", "", &[]);
+    assert_census_kept("mimalloc", &mimalloc, Contents::Data);
 }
 
 #[test]

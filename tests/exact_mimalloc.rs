@@ -11,6 +11,7 @@ use heaptap::target::{Options, Target};
 use heaptap_test_programs::LEDGER;
 use ledger::Ledger;
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 /// Debian's 2.0.9.
@@ -137,6 +138,21 @@ fn blocks_with_segments_of_their_own() {
         ledger.command("shrink 1 73400320 1");
         ledger.command("grow 5 300000 0");
     });
+}
+
+#[test]
+fn a_core_of_the_process() {
+    let mut ledger = Ledger::preloaded(LEDGER, LIBRARY, "", &["--threads", "2"]);
+    let table = ledger.usable_sizes();
+    let folder = std::env::temp_dir().join(format!("heaptap-mimalloc-core-{}", std::process::id()));
+    let output = Command::new("gcore").arg("-o").arg(&folder).arg(ledger.pid().to_string()).output();
+    assert!(output.expect("gdb is installed: .ci/run does").status.success());
+    let core = format!("{}.{}", folder.display(), ledger.pid());
+    let snapshot =
+        Target::open(&core).expect("a core").snapshot(&Options::default()).expect("it can be read");
+    std::fs::remove_file(&core).expect("it was made above");
+    assert!(mimalloc(&snapshot).1.verified, "{:?}", mimalloc(&snapshot).1.anomalies);
+    assert_eq!(extra_blocks("a core", &table, &snapshot), Vec::<u64>::new());
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod jemalloc;
 pub mod jemalloc4;
 pub mod known;
 pub mod mimalloc;
+pub mod pymalloc;
 pub mod records;
 pub mod writable_data;
 

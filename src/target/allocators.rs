@@ -1,7 +1,7 @@
 //! The allocators of a target: each kind is looked for in its own way, all that are there are kept.
 
 use super::TargetError;
-use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, known, mimalloc};
+use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, known, mimalloc, pymalloc};
 use crate::memory::Memory;
 use crate::module::Module;
 use heaptap_platform::Mapping;
@@ -37,6 +37,7 @@ impl Allocators {
         all.add(glibc.found, &glibc.refused);
         let mimalloc = mimalloc::identify::find(space, memory);
         all.add(mimalloc.found, &mimalloc.refused);
+        all.add(pymalloc::identify::find(space, memory), &[] as &[String]);
         let others = known::recognise(modules);
         if all.walkable.is_empty() {
             return Err(TargetError::NoAllocator { pid, refused: all.refused, others });

@@ -1,4 +1,4 @@
-//! Does a walk of mimalloc come to an end, and deliver sound tables, whatever the heap looks like?
+//! Does a walk of mimalloc, or of CPython's small objects, come to an end, and deliver sound tables, whatever the heap looks like?
 //!
 //! A real heap is captured once, and then shown with flipped bits, missing pages and pages of zeros.
 
@@ -12,6 +12,8 @@ use heaptap::target::{Options, Target};
 use heaptap_platform::AddressRange;
 use heaptap_test_programs::LEDGER;
 use ledger::Ledger;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Debian's 2.0.9.
@@ -90,18 +92,17 @@ impl Sink for Tables {
     }
 }
 
-#[test]
-fn every_walk_ends_with_sound_tables() {
-    let mut ledger = Ledger::preloaded(LEDGER, LIBRARY, "", &["--threads", "2"]);
-    ledger.command("churn 50");
-    let target = Target::open(&ledger.pid().to_string()).expect("the ledger runs");
+/// Walks the allocator called `name` of a process at rest, as it is and as it never was.
+fn assert_walks_end(pid: u32, name: &str) {
+    let target = Target::open(&pid.to_string()).expect("the process runs");
     let options = Options { pause_budget: Duration::from_secs(10), ..Options::default() };
     let captured = target.capture(&options).expect("it can be captured");
-    let [mimalloc] = captured.allocators.as_slice() else { panic!("one allocator") };
+    let mut all = captured.allocators.iter();
+    let allocator = all.find(|allocator| allocator.name() == name).expect("it is in it");
     let threads = captured.capture.thread_pointers();
     let walk = |memory: &dyn Memory| {
         let mut tables = Tables(Liveness::default());
-        let outcome = mimalloc.walk(memory, &threads, &mut tables);
+        let outcome = allocator.walk(memory, &threads, &mut tables);
         tables.0.run_classes.clone_from(&outcome.run_classes);
         tables.0.sort();
         (tables.0, outcome)
@@ -131,4 +132,28 @@ fn every_walk_ends_with_sound_tables() {
         }
         assert!(noticed > 0, "{fashion:?}");
     }
+}
+
+#[test]
+fn mimalloc_in_a_hostile_memory() {
+    let mut ledger = Ledger::preloaded(LEDGER, LIBRARY, "", &["--threads", "2"]);
+    ledger.command("churn 50");
+    assert_walks_end(ledger.pid(), "mimalloc");
+}
+
+#[test]
+fn small_objects_of_python_in_a_hostile_memory() {
+    // Many free blocks: most of what a walk reads of them are the links between those.
+    let program = "kept = [[number, str(number)] for number in range(60000)]\ndel kept[::2]\n\
+        print('ready', flush=True)\ninput()";
+    let mut python = Command::new("python3")
+        .args(["-c", program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the interpreter starts");
+    let mut ready = String::new();
+    BufReader::new(python.stdout.take().expect("piped")).read_line(&mut ready).expect("the program answers");
+    assert_walks_end(python.id(), "pymalloc");
+    python.kill().and_then(|()| python.wait()).expect("it ran");
 }
