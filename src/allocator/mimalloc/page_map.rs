@@ -111,5 +111,9 @@ pub fn roots(
                 space.holds_records(entry) && memory.read_u64(entry).is_ok_and(is_table)
             })
     };
-    data.words().filter(|(_, word)| is_root(*word)).collect()
+    let mut roots: Vec<(u64, u64)> = data.words().filter(|(_, word)| is_root(*word)).collect();
+    // More than one word may lead to the same map.
+    roots.sort_by_key(|(_, root)| *root);
+    roots.dedup_by_key(|(_, root)| *root);
+    roots
 }
