@@ -1,4 +1,4 @@
-//! Arenas: what CPython takes from the system at once, and cuts into pools.
+//! Arenas: what `CPython` takes from the system at once, and cuts into pools.
 
 use super::layout::{ARENA_RECORD_BYTES, Layout};
 use crate::memory::{Memory, MemoryExt, u32_at, u64_at};

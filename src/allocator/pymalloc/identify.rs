@@ -1,4 +1,4 @@
-//! Finding CPython's small-object allocator in a target, without symbols and in static programs too.
+//! Finding `CPython`'s small-object allocator in a target, without symbols and in static programs too.
 //!
 //! A word of the interpreter's data leads to the array of arenas. It is the right one if all arenas in it are possible
 //! and every pool in them says its arena's place in the array. Version numbers stand here and in `layout.rs` only.

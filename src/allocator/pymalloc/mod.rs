@@ -1,7 +1,7 @@
-//! CPython's allocator of small objects (pymalloc): arenas, pools, and blocks of up to 512 bytes.
+//! `CPython`'s allocator of small objects (pymalloc): arenas, pools, and blocks of up to 512 bytes.
 //!
-//! Nearly all objects of a Python program live here, in memory that CPython maps itself: the malloc beneath sees
-//! nothing of them. This folder uses CPython's own words; the neutral ones are in the parent.
+//! Nearly all objects of a Python program live here, in memory that `CPython` maps itself: the malloc beneath sees
+//! nothing of them. This folder uses `CPython`'s own words; the neutral ones are in the parent.
 
 mod arena;
 pub mod identify;
@@ -16,7 +16,7 @@ use super::{Allocator, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::{Memory, MemoryExt};
 use heaptap_platform::AddressRange;
 
-/// A CPython interpreter's allocator in a target, with a proved layout.
+/// A `CPython` interpreter's allocator in a target, with a proved layout.
 #[derive(Debug, Clone)]
 pub struct Pymalloc {
     /// Path of its module.

@@ -44,7 +44,7 @@ pub fn records(pymalloc: &Pymalloc, memory: &dyn Memory) -> RecordMap {
     records
 }
 
-/// What is added up in CPython's own terms.
+/// What is added up in `CPython`'s own terms.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     arenas: u64,
