@@ -1,7 +1,9 @@
 //! The allocators of a target: each kind is looked for in its own way, all that are there are kept.
 
 use super::TargetError;
-use crate::allocator::{AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, known, mimalloc, pymalloc};
+use crate::allocator::{
+    AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, known, mimalloc, pymalloc,
+};
 use crate::memory::Memory;
 use crate::module::Module;
 use heaptap_platform::Mapping;

@@ -1,6 +1,6 @@
 //! Layouts: how large arenas and pools are, and what sizes blocks have.
 //!
-//! Read from `CPython`'s sources (Objects/obmalloc.c up to 3.11, Include/internal/pycore_obmalloc.h since): `ARENA_SIZE`,
+//! Read from `CPython`'s sources (Objects/obmalloc.c up to 3.11, `Include/internal/pycore_obmalloc.h` since): `ARENA_SIZE`,
 //! `POOL_SIZE`, `ALIGNMENT`, `struct arena_object`, `struct pool_header`. The records themselves have not changed since
 //! 3.6 on 64-bit systems. Version numbers stand here and in `identify.rs` only.
 //!
