@@ -1,4 +1,4 @@
-//! Is the walk of CPython's small objects exact? Every figure against what the interpreter says of itself.
+//! Is the walk of `CPython`'s small objects exact? Every figure against what the interpreter says of itself.
 //!
 //! `sys._debugmallocstats` is written by the interpreter and shares no code with heaptap. The program is at rest while it
 //! is looked at: it waits for its input.

@@ -1,4 +1,4 @@
-//! Does a walk of mimalloc, or of CPython's small objects, come to an end, and deliver sound tables, whatever the heap looks like?
+//! Does a walk of mimalloc, or of `CPython`'s small objects, come to an end, and deliver sound tables, whatever the heap looks like?
 //!
 //! A real heap is captured once, and then shown with flipped bits, missing pages and pages of zeros.
 
