@@ -19,6 +19,7 @@ pub mod growth;
 pub mod inspection;
 pub mod memory;
 pub mod module;
+pub mod profile;
 pub mod recording;
 pub mod report;
 pub mod snapshot;

@@ -4,6 +4,7 @@ mod allocators;
 mod captured;
 mod composition;
 mod inspected;
+mod profile;
 mod recorded;
 mod stacks;
 
@@ -120,6 +121,14 @@ pub enum TargetError {
         /// Other allocators recognised by their names.
         others: Vec<String>,
     },
+    /// No allocator has sampled anything.
+    #[error("process {pid}: {allocators} has sampled no block that is in use")]
+    NoProfile {
+        /// The process.
+        pid: i32,
+        /// The allocators that were found.
+        allocators: String,
+    },
     /// The walk met so many contradictions that no number of it can be believed.
     #[error(
         "process {pid}: {module}: {broken} of {checked} structures contradict the layout of {version}: {first}"
@@ -182,6 +191,11 @@ impl TargetError {
                 "jemalloc 4.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
                     .to_owned(),
             ),
+            Self::NoProfile { .. } => Some(
+                "jemalloc samples where it is started with MALLOC_CONF=prof:true and built with its profiler; without, \
+                 `heaptap record PID` samples from outside"
+                    .to_owned(),
+            ),
             Self::LayoutContradicted { .. } => Some(
                 "install the debug symbols of that module, so that the layout can be read from them"
                     .to_owned(),
@@ -199,7 +213,7 @@ impl TargetError {
             Self::Capture(CaptureError::Read(error)) | Self::Read(error) => read_exit_code(error),
             Self::Residency(ResidencyError::Process(error)) => process_exit_code(error),
             Self::Residency(ResidencyError::Read(error)) => read_exit_code(error),
-            Self::NoAllocator { .. } | Self::NoWholeCore { .. } => 5,
+            Self::NoAllocator { .. } | Self::NoWholeCore { .. } | Self::NoProfile { .. } => 5,
             Self::LayoutContradicted { .. }
             | Self::Inconsistent(_)
             | Self::CoreFile(_)
@@ -426,6 +440,9 @@ impl Running {
     ) -> Result<Captured, TargetError> {
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
         let mut allocators = self.find(&prepared)?;
+        if options.contents == Contents::Profile {
+            allocators.include_profiles();
+        }
         let mut extra = prepared.extra(&allocators, options);
         let read = |folder| Spool::read(&prepared.live, &prepared.mappings, folder);
         let mut spool = folder.map(read).transpose()?;
@@ -562,7 +579,7 @@ fn extra(
     const STACK_TOP_BYTES: u64 = 64 << 10;
     const STACK_BYTES_MAX: u64 = 8 << 20;
     let mut extra = Extra::default();
-    if contents != Contents::Records {
+    if !matches!(contents, Contents::Records | Contents::Profile) {
         extra.ranges = capture::module_lists(memory, auxiliary_vector);
     }
     if matches!(contents, Contents::Data | Contents::Full) {

@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     link_stacks(&programs.join("stacks"))?;
     link_types(&programs.join("types"))?;
+    link_sampled(&programs.join("sampled"))?;
     // Where jemalloc is malloc in the C library, there is no package of it.
     let Some(root) = env::var_os("DEP_JEMALLOC_ROOT") else {
         return Ok(());
@@ -97,6 +98,17 @@ fn link_types(sources: &Path) -> Result<(), Box<dyn Error>> {
     }
     println!("cargo::rustc-env=TRAITS={}", executable.display());
     Ok(())
+}
+
+/// The program whose allocator may sample it, with every name that the linker can keep.
+fn link_sampled(sources: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={}", sources.display());
+    link_files(
+        cc::Build::new().std("gnu11"),
+        &[sources.join("sampled.c")],
+        "SAMPLED",
+        &["-rdynamic".as_ref()],
+    )
 }
 
 fn link_files(

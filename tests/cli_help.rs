@@ -22,6 +22,8 @@ fn manual_of_every_command() {
         &["capture"],
         &["record"],
         &["show"],
+        &["report"],
+        &["profile"],
         &["stacks"],
         &["symbolize"],
         &["generate"],

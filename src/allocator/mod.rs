@@ -12,6 +12,7 @@ pub mod jemalloc;
 pub mod jemalloc4;
 pub mod known;
 pub mod mimalloc;
+pub mod own_profile;
 pub mod pymalloc;
 pub mod records;
 pub mod writable_data;
@@ -20,6 +21,7 @@ pub use address_space::AddressSpace;
 pub use anomalies::{Anomalies, Anomaly};
 pub use block::{Block, Run, RunClass, Sink};
 pub use claim::{Claim, ClaimKind};
+pub use own_profile::{OwnProfile, SampledBlock, SampledStack};
 pub use writable_data::Data;
 
 use self::records::RecordMap;
@@ -145,6 +147,13 @@ pub trait Allocator: std::fmt::Debug + Send + Sync {
     /// The size class of a block, by what stands at it or near it while the target runs: a guess for blocks that were just handed
     /// out. `None` where only a walk tells.
     fn class_of(&self, _memory: &dyn Memory, _block: u64) -> Option<u64> {
+        None
+    }
+    /// Makes what the allocator's own profiler keeps a part of [`Allocator::metadata`].
+    fn include_profile(&mut self) {}
+    /// The blocks in use that the allocator itself has sampled, with the stacks that it kept of them; `None` where it is
+    /// none that does. `memory` must hold what [`Allocator::include_profile`] asks for.
+    fn profile(&self, _memory: &dyn Memory, _threads: &[ThreadPointer]) -> Option<OwnProfile> {
         None
     }
     /// Words of 32 bits that are not zero while the allocator changes its records.

@@ -3,9 +3,8 @@
 //! A stack is blamed for the part of its samples that stay, not for their number: of a site whose blocks come and go, a
 //! sampled place holds by chance what another site has put there since, and that chance is the same for all such sites.
 //! It is taken off. Growth is told apart by size class and shape of content, because blocks that live long stay as well as
-//! leaked ones do: only what grows is divided.
+//! leaked ones do: only what grows is divided. What tells shapes apart, `T`, is the caller's.
 
-use crate::content::Shape;
 use std::collections::BTreeMap;
 
 /// Fewest samples of a site that can be judged.
@@ -21,7 +20,7 @@ const SIGMAS: f64 = 1.96;
 
 /// What became of one sampled allocation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Evidence {
+pub struct Evidence<T> {
     /// Usable bytes of the block.
     pub block_bytes: u64,
     /// Who allocated it.
@@ -31,29 +30,29 @@ pub struct Evidence {
     /// It was allocated long enough before the end to be judged.
     pub is_old: bool,
     /// It was still the same block at the end, of this shape.
-    pub stayed: Option<Shape>,
+    pub stayed: Option<T>,
 }
 
 /// Growth of the blocks of one class and shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Grown {
+pub struct Grown<T> {
     /// Usable bytes of a block.
     pub block_bytes: u64,
     /// What they look like.
-    pub shape: Shape,
+    pub shape: T,
     /// Blocks.
     pub delta_blocks: f64,
 }
 
 /// What one site made of the growth of one class and shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share {
+pub struct Share<T> {
     /// Who.
     pub site: usize,
     /// Of what.
     pub block_bytes: u64,
     /// Of what it looks like.
-    pub shape: Shape,
+    pub shape: T,
     /// Blocks grown.
     pub delta_blocks: f64,
     /// Part of the growth of its class, with its 95 % interval.
@@ -68,7 +67,7 @@ pub struct Share {
     pub stay_ratio: f64,
 }
 
-impl Share {
+impl<T> Share<T> {
     /// Bytes grown.
     pub fn bytes(&self) -> f64 {
         self.delta_blocks * self.block_bytes as f64
@@ -106,7 +105,7 @@ impl SiteTally {
 }
 
 /// Divides each growth among sites. What no site is found for is in no share.
-pub fn divide(evidence: &[Evidence], grown: &[Grown]) -> Vec<Share> {
+pub fn divide<T: Copy + PartialEq>(evidence: &[Evidence<T>], grown: &[Grown<T>]) -> Vec<Share<T>> {
     let mut shares = Vec::new();
     for growth in grown {
         let sites = tally(evidence, growth);
@@ -144,7 +143,7 @@ pub fn divide(evidence: &[Evidence], grown: &[Grown]) -> Vec<Share> {
 }
 
 /// The samples of a growth by site, with the chance that a place holds such a block by chance.
-fn tally(evidence: &[Evidence], growth: &Grown) -> BTreeMap<usize, SiteTally> {
+fn tally<T: Copy + PartialEq>(evidence: &[Evidence<T>], growth: &Grown<T>) -> BTreeMap<usize, SiteTally> {
     let mut sites: BTreeMap<usize, SiteTally> = BTreeMap::new();
     for one in evidence.iter().filter(|one| one.block_bytes == growth.block_bytes) {
         let tally = sites.entry(one.site).or_default();
@@ -182,8 +181,9 @@ pub fn wilson(some: f64, all: f64) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Shape;
 
-    fn evidence(site: usize, count: u32, stayed: u32) -> Vec<Evidence> {
+    fn evidence(site: usize, count: u32, stayed: u32) -> Vec<Evidence<Shape>> {
         (0..count)
             .map(|index| Evidence {
                 block_bytes: 112,
@@ -195,7 +195,7 @@ mod tests {
             .collect()
     }
 
-    fn grown() -> [Grown; 1] {
+    fn grown() -> [Grown<Shape>; 1] {
         [Grown { block_bytes: 112, shape: Shape::default(), delta_blocks: 1000.0 }]
     }
 

@@ -5,7 +5,9 @@
 #[cfg(feature = "demo")]
 use super::demo;
 use super::exit::Exit;
-use super::{capture, diff, duration, generate, info, record, show, snap, stacks, symbolize, watch};
+use super::{
+    capture, diff, duration, generate, info, profile, record, report, show, snap, stacks, symbolize, watch,
+};
 use crate::report::rollup::Grouping;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -43,6 +45,8 @@ pub enum Command {
     Diff(diff::DiffArgs),
     Watch(watch::WatchArgs),
     Record(record::RecordArgs),
+    Report(report::ReportArgs),
+    Profile(profile::ProfileArgs),
     Capture(capture::CaptureArgs),
     Show(show::ShowArgs),
     Stacks(stacks::StacksArgs),

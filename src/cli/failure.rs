@@ -3,6 +3,7 @@
 use super::exit::Exit;
 use crate::growth::GrowthError;
 use crate::recording::RecordingError;
+use crate::recording::file::RecordingFileError;
 use crate::recording::session::SessionError;
 use crate::snapshot::SnapshotError;
 use crate::target::TargetError;
@@ -45,6 +46,17 @@ pub enum Failure {
         path: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A recording file cannot be read or written.
+    #[error(transparent)]
+    RecordingFile(#[from] RecordingFileError),
+    /// A file for another tool cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Output {
+        /// The file.
+        path: String,
+        /// The operating system's reason.
+        source: io::Error,
     },
     /// The report cannot be written.
     #[error("cannot write the report: {0}")]
@@ -94,7 +106,12 @@ impl Failure {
                 "give the output of `heaptap stacks --json`, lines with `module+0xoffset`, or an ELF file with --file"
                     .to_owned(),
             ),
-            Self::Reused { .. } | Self::Interrupted | Self::Report(_) | Self::Signals(_) => None,
+            Self::RecordingFile(error) => error.hint().map(str::to_owned),
+            Self::Reused { .. }
+            | Self::Interrupted
+            | Self::Output { .. }
+            | Self::Report(_)
+            | Self::Signals(_) => None,
         }
     }
 
@@ -114,6 +131,9 @@ impl Failure {
             Self::Recording(_) => Exit::Unsupported,
             Self::Snapshot(SnapshotError::Occupied { .. }) => Exit::WrongUse,
             Self::Snapshot(_) => Exit::BadInput,
+            Self::RecordingFile(RecordingFileError::Occupied { .. }) => Exit::WrongUse,
+            Self::RecordingFile(_) => Exit::BadInput,
+            Self::Output { .. } => Exit::Partial,
             Self::Report(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             #[cfg(feature = "demo")]
             Self::Server(_) => Exit::Partial,

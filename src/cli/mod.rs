@@ -16,8 +16,12 @@ pub mod generate;
 pub mod info;
 pub mod interrupt;
 mod moment;
+pub mod outputs;
+pub mod profile;
 mod progress;
 pub mod record;
+mod recording_line;
+pub mod report;
 pub mod setting;
 pub mod show;
 pub mod snap;
@@ -68,6 +72,8 @@ fn run(command: Command, setting: &Setting, out: &mut dyn Write) -> Result<Exit,
         Command::Diff(args) => args.run(setting, out),
         Command::Watch(args) => args.run(setting, out),
         Command::Record(args) => args.run(setting, out),
+        Command::Profile(args) => args.run(setting, out),
+        Command::Report(args) => args.run(setting, out),
         Command::Capture(args) => args.run(setting, out),
         Command::Show(args) => args.run(setting, out),
         Command::Stacks(args) => args.run(setting, out),

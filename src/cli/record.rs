@@ -3,15 +3,15 @@
 use super::exit::Exit;
 use super::failure::Failure;
 use super::interrupt::Interrupt;
-use super::progress::Progress;
+use super::outputs::Outputs;
 use super::setting::Setting;
 use super::{duration, moment};
+use super::{recording_line::RecordingLine, report};
+use crate::recording::file;
 use crate::recording::session::{self, Plan};
-use crate::report::{json, record};
 use crate::target::{Options, Target};
 use clap::Args;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use std::time::Duration;
 /// not blamed, however often they are seen.
 ///
 ///   $ heaptap record 4121 --for 30s
-///   $ heaptap record 4121 --for 2m --budget 0.3 --folded leak.folded
+///   $ heaptap record 4121 --for 2m --budget 0.3 --svg leak.svg
+///   $ heaptap record 4121 --pprof leak.pb.gz && go tool pprof -top leak.pb.gz
+///   $ heaptap record 4121 -o leak.rec && heaptap report leak.rec
 ///
 /// Allocations are seen by hardware watchpoints on the heads of the thread
 /// caches, for which no symbol is needed; what passes the caches by, by
@@ -45,9 +47,17 @@ pub struct RecordArgs {
     /// Percent of one core of the target that sampling may take
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     budget: f64,
-    /// Write also folded stacks, of which flame graphs are made, to this file
-    #[arg(long, value_name = "FILE")]
-    folded: Option<PathBuf>,
+    /// Keep the recording in this file, for `heaptap report`
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace also a file that is no recording
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Fetch missing debug files from the servers in `DEBUGINFOD_URLS`
+    #[arg(long)]
+    debuginfod: bool,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 impl RecordArgs {
@@ -65,27 +75,24 @@ impl RecordArgs {
                 hint: "give percent of one core, more than 0 and at most 100".to_owned(),
             });
         }
+        if let Some(path) = &self.output {
+            file::refuse_occupied(path, self.force)?;
+        }
         let interrupt = Interrupt::listen().map_err(Failure::Signals)?;
-        let _progress = Progress::begin(format!("recording process {}", self.target));
         let plan = Plan {
             span: self.span,
             budget: self.budget / 100.0,
             options: Options { residency: false, ..setting.options() },
+            ask_network: self.debuginfod,
         };
         let target = Target::open(&self.target)?;
-        let recording = session::record(&target, &plan, &|| interrupt.is_raised())?;
-        if let Some(path) = &self.folded {
-            let mut file = BufWriter::new(File::create(path).map_err(Failure::Report)?);
-            record::write_folded(&mut file, &recording)
-                .and_then(|()| file.flush())
-                .map_err(Failure::Report)?;
+        let kept = {
+            let line = RecordingLine::begin(self.span, &interrupt);
+            session::record(&target, &plan, &line)?
+        };
+        if let Some(path) = &self.output {
+            file::write(&kept, path, self.force)?;
         }
-        if setting.json {
-            json::write(out, &recording)
-        } else {
-            record::write(out, &setting.page, &recording)
-        }
-        .map_err(Failure::Report)?;
-        Ok(Exit::Done)
+        report::write(&kept.attribute(), &self.outputs, setting, out)
     }
 }

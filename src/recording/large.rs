@@ -20,7 +20,7 @@ pub fn shares(
     last: &[Liveness],
     delta_bytes: f64,
     old_before_ns: u64,
-) -> Vec<Share> {
+) -> Vec<Share<Shape>> {
     let fresh = fresh_blocks(first, last);
     let bytes: u64 = fresh.values().map(|block| block.usable_bytes).sum();
     let mean_bytes = bytes as f64 / fresh.len().max(1) as f64;
@@ -44,7 +44,7 @@ pub fn shares(
         let block = containing(&fresh, touch.address)?;
         owners.get(&block.address).filter(|(_, site)| *site == touch.site)
     };
-    let evidence: Vec<Evidence> = touches
+    let evidence: Vec<Evidence<Shape>> = touches
         .iter()
         .map(|touch| Evidence {
             block_bytes: 0,

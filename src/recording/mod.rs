@@ -6,8 +6,13 @@
 //! places, contents and stacks, and refuses to know what leaks: [`crate::attribution`] decides that.
 
 mod arm;
+pub mod attendant;
+mod attributed;
+pub mod base;
 mod budget;
 mod composition;
+pub mod file;
+pub mod kept;
 mod large;
 mod places;
 mod recorder;
@@ -20,5 +25,6 @@ mod watch;
 pub use arm::{HitKind, PcTable};
 pub use budget::Budget;
 pub use composition::{ClassComposition, compositions};
+pub use kept::Kept;
 pub use recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample, Tally};
 pub use touches::{Touch, Touches};

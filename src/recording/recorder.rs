@@ -1,6 +1,7 @@
 //! Watches the thread caches of a running process, a short while at a time.
 
 use super::arm::{Before, HitKind, PcTable};
+use super::attendant::Attendant;
 use super::budget::Budget;
 use super::touches::Touches;
 use super::watch::{is_like, pick, trail, wait_for_hits, weights};
@@ -206,12 +207,13 @@ impl<'a> Recorder<'a> {
         &self.budget
     }
 
-    /// Samples until the time comes or `is_ended` says so.
+    /// Samples until the time comes or the attendant says so.
     ///
     /// # Errors
     /// Breakpoints cannot be had.
-    pub fn run(&mut self, until: Instant, is_ended: &dyn Fn() -> bool) -> Result<(), RecordingError> {
-        while Instant::now() < until && !is_ended() {
+    pub fn run(&mut self, until: Instant, attendant: &dyn Attendant) -> Result<(), RecordingError> {
+        while Instant::now() < until && !attendant.is_ended() {
+            attendant.tell(self.samples.len() as u64, self.budget.spent(), self.begun.elapsed());
             self.take_touches();
             let gap = GAP_MEAN.mul_f64(-self.uniform().max(1e-9).ln());
             let wait = self.budget.wait(self.begun.elapsed()).max(gap);

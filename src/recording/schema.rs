@@ -1,6 +1,7 @@
 //! The public names of `heaptap/recording/1`: extended, never renamed.
 
 use crate::growth::Growth;
+use crate::snapshot::schema::Target;
 use crate::stacks::schema::Frame;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,10 @@ pub const SCHEMA: &str = "heaptap/recording/1";
 pub struct Recording {
     /// Always [`SCHEMA`].
     pub schema: String,
+    /// Whose heap it is.
+    pub target: Target,
+    /// When it began, seconds since 1970.
+    pub taken_at: f64,
     /// How allocations were sampled.
     pub sampler: String,
     /// Allocations sampled.
@@ -29,6 +34,23 @@ pub struct Recording {
     pub sites: Vec<Site>,
     /// Bytes grown that no site is found for: the growth of all classes that grew, less that of `sites`.
     pub unattributed_bytes: i64,
+    /// What was taken off, where this is the difference of two recordings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+}
+
+/// The recording that another one is compared with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Base {
+    /// What the user named.
+    pub source: String,
+    /// Its length.
+    pub seconds: f64,
+    /// What its growth was multiplied by, so that both are of the same length.
+    pub scale: f64,
+    /// Its growth, not multiplied.
+    pub total_delta_bytes: i64,
 }
 
 /// What a recording cost the target.
@@ -61,6 +83,11 @@ pub struct Site {
     pub share_low: f64,
     /// Upper end.
     pub share_high: f64,
+    /// The allocator, where blocks of it stayed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub allocator: String,
+    /// The arenas of the sampled blocks that stayed.
+    pub shards: Vec<u32>,
     /// The size class.
     pub size_bytes: u64,
     /// What the blocks are: the kinds of their first words.

@@ -1,13 +1,14 @@
 //! A recording from its first moment to its last: counts blocks, aims at what grows, samples, judges.
 
 use super::Budget;
+use super::attendant::{Attendant, leading_site};
 use super::composition::{ClassComposition, class_at, compositions, is_live};
+use super::kept::{Kept, Outcome};
 use super::large::{self, LARGE_BYTES_MIN};
 use super::places::return_places;
 use super::recorder::{Recorder, RecordingError, STACK_LEN_BYTES, Sample};
-use super::schema::{Cost, Recording, SCHEMA, Site};
 use crate::allocator::{CacheHead, HeadForm};
-use crate::attribution::{self, Evidence, Grown, Share};
+use crate::attribution::{Evidence, Grown};
 use crate::capture::LiveMemory;
 use crate::content::{Shape, Typer};
 use crate::growth::{self, Group, Growth, GrowthError, GrowthOptions, Observation};
@@ -49,6 +50,8 @@ pub struct Plan {
     pub budget: f64,
     /// How each moment is taken.
     pub options: Options,
+    /// Missing debug files may be fetched over the network.
+    pub ask_network: bool,
 }
 
 /// Why there is no recording.
@@ -75,7 +78,7 @@ struct Moment {
 ///
 /// # Errors
 /// The target cannot be opened, captured or sampled.
-pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Result<Recording, SessionError> {
+pub fn record(target: &Target, plan: &Plan, attendant: &dyn Attendant) -> Result<Kept, SessionError> {
     if !HAS_SAMPLER {
         // Before the target is stopped for nothing.
         return Err(RecordingError::from(SamplerError::NoSampler).into());
@@ -89,6 +92,9 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let typer = Typer::new(&captured.modules, &captured.mappings, &live);
     let first_shapes = compositions(&live, liveness(&moments, 0), BLOCKS_READ_FIRST, &|_| true, &typer);
     let cost = hit_cost(Architecture::X86_64, STACK_LEN_BYTES).map_err(RecordingError::from)?;
+    let files: Vec<DebugFiles> =
+        captured.modules.iter().map(|module| DebugFiles::find(module, &process, plan.ask_network)).collect();
+    let symbolizer = Symbolizer::new(&captured.modules, &files);
     let executable: Vec<AddressRange> =
         captured.mappings.iter().filter(|mapping| mapping.executable).map(|mapping| mapping.range).collect();
     let budget = Budget::new(plan.budget, cost);
@@ -98,19 +104,24 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     refuse_without_places(&process, &captured, &moments, &places)?;
     recorder.survey(places);
     for end in ends(plan.span) {
-        recorder.run(begun + end, is_ended)?;
+        recorder.run(begun + end, attendant)?;
         match capture(target, plan).and_then(|captured| moment(&captured)) {
             Ok(moment) => moments.push(moment),
             // Those in between only steer; the last one is judged by.
-            Err(TargetError::Capture(_)) if end < plan.span && !is_ended() => continue,
+            Err(TargetError::Capture(_)) if end < plan.span && !attendant.is_ended() => continue,
             Err(error) => return Err(error.into()),
         }
         let heads = moments.last().map(|last| last.heads.clone()).unwrap_or_default();
         let growth = growth_of(&moments)?;
         let part = survey_part(&recorder, &heads, &growth, begun.elapsed());
         recorder.watch(heads, aims(&moments, &growth), part);
-        if is_ended() {
+        if attendant.is_ended() {
             break;
+        }
+        if attendant.wants_name() {
+            let latest = liveness(&moments, moments.len() - 1);
+            let evidence = judge(&mut recorder, &typer, latest, sampler_clock_ns());
+            attendant.name(leading_site(&recorder, &symbolizer, &evidence));
         }
     }
     let judged_ns = sampler_clock_ns();
@@ -123,23 +134,27 @@ pub fn record(target: &Target, plan: &Plan, is_ended: &dyn Fn() -> bool) -> Resu
     let old_ns = u64::try_from(plan.span.mul_f64(OLD_PART).as_nanos()).unwrap_or(u64::MAX);
     let old_before_ns = judged_ns.saturating_sub(old_ns);
     let evidence = judge(&mut recorder, &typer, liveness(&moments, last), old_before_ns);
-    let grown: Vec<Grown> = growing
+    let grown: Vec<Grown<Shape>> = growing
         .iter()
         .filter(|class| **class < LARGE_BYTES_MIN)
         .flat_map(|class| grown_shapes(*class, delta_blocks(&growth, *class), &first_shapes, &last_shapes))
         .collect();
-    let mut shares = attribution::divide(&evidence, &grown);
     let is_large = |class: &u64| *class >= LARGE_BYTES_MIN;
     let large_bytes: i64 =
         growing.iter().filter(|class| is_large(class)).map(|class| delta_bytes(&growth, *class)).sum();
     let touches = &recorder.touches.seen;
-    let (first, last) = (liveness(&moments, 0), liveness(&moments, last));
-    shares.extend(large::shares(touches, first, last, large_bytes as f64, old_before_ns));
-    shares.sort_by(|one, other| other.bytes().total_cmp(&one.bytes()));
-    let files: Vec<DebugFiles> =
-        captured.modules.iter().map(|module| DebugFiles::find(module, &process, false)).collect();
-    let symbolizer = Symbolizer::new(&captured.modules, &files);
-    Ok(report(&recorder, &symbolizer, &typer, growth, &shares, begun.elapsed()))
+    let (first, latest) = (liveness(&moments, 0), liveness(&moments, last));
+    let large = large::shares(touches, first, latest, large_bytes as f64, old_before_ns);
+    let outcome = Outcome {
+        recorder: &recorder,
+        symbolizer: &symbolizer,
+        typer: &typer,
+        evidence: &evidence,
+        grown: &grown,
+        large: &large,
+        last: moments.last().map(|moment| &moment.snapshot),
+    };
+    Ok(outcome.keep(growth, begun.elapsed()))
 }
 
 fn moment(captured: &Captured) -> Result<Moment, TargetError> {
@@ -289,7 +304,7 @@ fn grown_shapes(
     delta: i64,
     first: &BTreeMap<u64, ClassComposition>,
     last: &BTreeMap<u64, ClassComposition>,
-) -> Vec<Grown> {
+) -> Vec<Grown<Shape>> {
     let none = ClassComposition::default();
     let (before, after) = (first.get(&class).unwrap_or(&none), last.get(&class).unwrap_or(&none));
     let delta = delta as f64;
@@ -318,7 +333,7 @@ fn judge(
     typer: &Typer<'_>,
     liveness: &[Liveness],
     old_before_ns: u64,
-) -> Vec<Evidence> {
+) -> Vec<(usize, Evidence<Shape>)> {
     for sample in recorder.samples.iter_mut().filter(|sample| sample.block_bytes == 0) {
         let class = liveness.iter().find_map(|table| class_at(table, sample.block));
         sample.block_bytes = class.unwrap_or(0);
@@ -348,7 +363,8 @@ fn judge(
         is_old: sample.time_ns < old_before_ns,
         stayed: stayed(recorder, typer, liveness, sample),
     };
-    recorder.samples.iter().filter(speaks).map(evidence).collect()
+    let samples = recorder.samples.iter().enumerate().filter(|(_, sample)| speaks(sample));
+    samples.map(|(index, sample)| (index, evidence(sample))).collect()
 }
 
 /// How a sample was met.
@@ -395,94 +411,4 @@ fn stayed(
     let then = sample.content.as_ref()?;
     let now = recorder.look(sample.block, then.len_bytes())?;
     now.is_still(then).then(|| typer.shape(&now))
-}
-
-fn report(
-    recorder: &Recorder<'_>,
-    symbolizer: &Symbolizer<'_>,
-    typer: &Typer<'_>,
-    growth: Growth,
-    shares: &[Share],
-    elapsed: Duration,
-) -> Recording {
-    let sites: Vec<Site> = shares
-        .iter()
-        .zip(1_u32..)
-        .map(|(share, rank)| Site {
-            type_name: if share.block_bytes < LARGE_BYTES_MIN {
-                typer.name(share.shape)
-            } else {
-                "large".to_owned()
-            },
-            ..site(recorder, symbolizer, share, rank)
-        })
-        .collect();
-    let attributed: i64 = sites.iter().map(|site| site.delta_bytes).sum();
-    let grown: i64 = growth.rows.iter().map(|row| row.delta_bytes.max(0)).sum();
-    Recording {
-        schema: SCHEMA.to_owned(),
-        sampler: sampler_name(recorder),
-        samples: recorder.samples.len() as u64,
-        stacks: recorder.sites.len() as u64,
-        seconds: elapsed.as_secs_f64(),
-        cost: Cost {
-            target_cpu_fraction: recorder.budget().spent().as_secs_f64() / elapsed.as_secs_f64(),
-            hits: recorder.budget().hits(),
-            hit_cost_us: recorder.budget().hit_cost().as_secs_f64() * 1e6,
-            unknown_hits: recorder.unknown_hits,
-        },
-        unattributed_bytes: grown.saturating_sub(attributed),
-        growth,
-        sites,
-    }
-}
-
-/// What was watched.
-fn sampler_name(recorder: &Recorder<'_>) -> String {
-    let mut parts = Vec::new();
-    if !recorder.tallies.is_empty() {
-        parts.push("data watchpoints on thread caches");
-    }
-    if !recorder.place_tallies.is_empty() {
-        parts.push("breakpoints where allocation functions return");
-    }
-    if !recorder.touches.seen.is_empty() {
-        parts.push("first touches of pages");
-    }
-    parts.join(", ")
-}
-
-fn site(recorder: &Recorder<'_>, symbolizer: &Symbolizer<'_>, share: &Share, rank: u32) -> Site {
-    let frames = recorder.sites.get(share.site).map(Vec::as_slice).unwrap_or_default();
-    let frames = frames.iter().flat_map(|frame| symbolizer.frames(frame)).collect();
-    let threads: BTreeSet<i32> =
-        recorder.samples.iter().filter(|sample| sample.site == share.site).map(|sample| sample.tid).collect();
-    let mut examples: Vec<u64> = recorder
-        .samples
-        .iter()
-        .filter(|sample| sample.site == share.site)
-        .map(|sample| sample.block)
-        .collect();
-    examples.truncate(3);
-    let delta_blocks = share.delta_blocks.round();
-    Site {
-        rank,
-        delta_bytes: (delta_blocks * share.block_bytes as f64) as i64,
-        delta_blocks: delta_blocks as i64,
-        share: share.share,
-        share_low: share.low,
-        share_high: share.high,
-        size_bytes: share.block_bytes,
-        samples: share.samples,
-        stay_ratio: share.stay_ratio,
-        threads: threads
-            .iter()
-            .filter_map(|tid| recorder.thread_name(*tid))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
-        addresses: examples,
-        frames,
-        ..Site::default()
-    }
 }

@@ -7,10 +7,13 @@
 pub mod clock;
 pub mod diff;
 pub mod doubt;
+pub mod folded;
 pub mod heading;
 pub mod info;
 pub mod json;
 pub mod page;
+pub mod pprof;
+pub mod profile;
 pub mod quantity;
 pub mod record;
 pub mod resident;
@@ -23,6 +26,7 @@ pub mod stacks;
 pub mod table;
 pub mod types;
 pub mod watch;
+pub mod weighed;
 
 pub use page::{Page, Tone};
 pub use quantity::Sizes;

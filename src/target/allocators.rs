@@ -57,6 +57,13 @@ impl Allocators {
         self.walkable.iter().any(|allocator| allocator.needs_thread_pointers(memory))
     }
 
+    /// Makes what the allocators' own profilers keep a part of their records.
+    pub fn include_profiles(&mut self) {
+        for allocator in &mut self.walkable {
+            allocator.include_profile();
+        }
+    }
+
     pub fn learn_threads(&mut self, memory: &dyn Memory, threads: &[ThreadPointer]) {
         for allocator in &mut self.walkable {
             if allocator.needs_thread_pointers(memory) {

@@ -19,6 +19,8 @@ const MOVED_AT_ONCE_MAX: u64 = 200;
 pub enum Contents {
     /// The allocators' records: all that a census needs.
     Records,
+    /// Those, and what an allocator's own profiler keeps.
+    Profile,
     /// Those and the loader's list of modules, for a file that tells nothing of the target's own data.
     NoData,
     /// Those, the stacks in use and the writable data of the modules that the allocators are in.

@@ -62,6 +62,9 @@ pub const LEAK_SERVER: &str = env!("LEAK_SERVER");
 /// The same with jemalloc 5.3.0 inside as its malloc; absent where jemalloc is the C library's own.
 pub const LEAK_SERVER_JEMALLOC: Option<&str> = option_env!("LEAK_SERVER_JEMALLOC");
 
+/// Allocates on many stacks, rests, and has jemalloc write its own profile. `sampled/README.md` describes it.
+pub const SAMPLED: &str = env!("SAMPLED");
+
 /// Stops a process, reads ranges of its memory, lets go: the least that a snapshot can cost. Absent but on Linux.
 pub const BULK_READ: Option<&str> = option_env!("BULK_READ");
 

@@ -98,6 +98,7 @@ impl<'t, 'a> Structures<'t, 'a> {
             base_ind: self.base.offset_bytes("ehooks.ind").or_else(|| self.base.offset_bytes("ind"))?,
             base_blocks: self.base.offset_bytes("blocks")?,
             tcache: self.tcache(&table.tcache)?,
+            profile: table.profile,
         })
     }
 

@@ -271,6 +271,8 @@ impl<'a> Candidate<'a> {
             arenas_array,
             ring,
             thread_offset: None,
+            lg_sample: self.symbol("lg_prof_sample"),
+            keeps_profile: false,
             signs: self.signs.ranges.clone(),
             evidence,
         };
@@ -305,7 +307,8 @@ fn evidence(fit: &Fit, classes: &SizeClasses, arenas: Option<u64>) -> Vec<String
 
 /// Symbols of jemalloc's roots, whatever prefix the build gave them.
 fn relevant_symbols(module: &Module) -> Vec<Symbol> {
-    const NAMES: [&str; 5] = ["extents_rtree", "arena_emap_global", "arenas", "bin_infos", "arena_bin_info"];
+    const NAMES: [&str; 6] =
+        ["extents_rtree", "arena_emap_global", "arenas", "bin_infos", "arena_bin_info", "lg_prof_sample"];
     let ends = |symbol: &Symbol| NAMES.iter().any(|name| symbol.name.ends_with(name));
     module.symbols().into_iter().filter(ends).collect()
 }

@@ -178,6 +178,54 @@ pub struct Layout {
     pub base_blocks: u64,
     /// Thread caches.
     pub tcache: TcacheLayout,
+    /// What the profiler keeps, in builds that have it.
+    pub profile: ProfileLayout,
+}
+
+/// Offsets in what the profiler keeps of sampled blocks (`prof_structs.h`, the same in builds with and without it: read
+/// from the DWARF of 5.0.1, 5.1.0, 5.2.1, 5.3.0 and 5.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProfileLayout {
+    /// Extent: pointer to the context of a sampled block, `prof_tctx_t`; 1 for blocks that were not sampled.
+    pub extent_context: u64,
+    /// Context of a thread: blocks in use; their bytes; both together scaled for what was not sampled (5.3 on).
+    pub context_blocks: u64,
+    /// The bytes.
+    pub context_bytes: u64,
+    /// The bytes, scaled.
+    pub context_scaled_bytes: Option<u64>,
+    /// Pointer to the context of all threads, `prof_gctx_t`.
+    pub context_global: u64,
+    /// Bytes of a context that are read.
+    pub context_read_bytes: u64,
+    /// Context of all threads: its backtrace, a pointer and a number of 32 bits.
+    pub global_backtrace: u64,
+    /// Where the return addresses begin that the pointer leads to.
+    pub global_addresses: u64,
+}
+
+impl ProfileLayout {
+    const V5_0: Self = Self {
+        extent_context: 64,
+        context_blocks: 24,
+        context_bytes: 32,
+        context_scaled_bytes: None,
+        context_global: 56,
+        context_read_bytes: 64,
+        global_backtrace: 72,
+        global_addresses: 88,
+    };
+    const V5_2: Self = Self { extent_context: 72, ..Self::V5_0 };
+    const V5_3: Self = Self {
+        extent_context: 80,
+        context_blocks: 32,
+        context_bytes: 48,
+        context_scaled_bytes: Some(56),
+        context_global: 96,
+        context_read_bytes: 104,
+        global_backtrace: 104,
+        global_addresses: 120,
+    };
 }
 
 /// Bytes of an element of `bin_infos` (`bin_info.h)`: its first four fields never changed in 5.x, what follows
@@ -278,6 +326,7 @@ impl Layout {
                     + WITNESS_BYTES,
                 bins_max: bins_max(build, build.nlarge),
             },
+            profile: ProfileLayout::V5_0,
         }
     }
 
@@ -331,6 +380,7 @@ impl Layout {
             large_stats: 768,
             large_stats_bytes: 48,
             base_blocks: 144,
+            profile: ProfileLayout::V5_2,
             tcache: TcacheLayout {
                 arena_descriptors: Some(behind_large_stats(10192, build, 48)),
                 arena_tcaches: Some(behind_large_stats(10184, build, 48)),
@@ -368,6 +418,7 @@ impl Layout {
             arena_internal: 56,
             large_stats: 976,
             base_blocks: 160,
+            profile: ProfileLayout::V5_3,
             tcache: TcacheLayout {
                 form: CacheBinForm::LowBits,
                 arena_descriptors: Some(behind_large_stats(10400, build, 48)),

@@ -12,6 +12,7 @@ pub mod extent;
 pub mod identify;
 pub mod layout;
 mod probe;
+mod profile;
 pub mod proof;
 pub mod rtree;
 pub mod tcache;
@@ -23,7 +24,7 @@ use self::classes::SizeClasses;
 use self::layout::{Layout, Version};
 use self::rtree::{Leaf, Rtree};
 use self::tcache::{BinHead, Caches, Places, Source};
-use super::{Allocator, CacheHead, Provenance, Sink, ThreadPointer, WalkOutcome};
+use super::{Allocator, CacheHead, OwnProfile, Provenance, Sink, ThreadPointer, WalkOutcome};
 use crate::memory::Memory;
 use heaptap_platform::AddressRange;
 use std::collections::BTreeSet;
@@ -53,6 +54,10 @@ pub struct Jemalloc {
     pub ring: Option<u64>,
     /// Offset of a thread's data from its thread pointer.
     pub thread_offset: Option<i64>,
+    /// The word that says how often its profiler takes a sample, as far as a symbol names it.
+    pub lg_sample: Option<u64>,
+    /// What its profiler keeps is part of its records.
+    pub keeps_profile: bool,
     /// Where the module's bytes are that showed it, its version and its size classes.
     pub signs: Vec<AddressRange>,
     /// How it was found and proved.
@@ -157,7 +162,18 @@ impl Allocator for Jemalloc {
             ranges.extend(self.ring.and_then(|start| AddressRange::with_len(start, 8)));
         }
         ranges.extend(caches.ranges);
+        if self.keeps_profile {
+            ranges.extend(profile::records(self, memory));
+        }
         ranges
+    }
+
+    fn include_profile(&mut self) {
+        self.keeps_profile = true;
+    }
+
+    fn profile(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Option<OwnProfile> {
+        Some(profile::read(self, memory, threads))
     }
 
     fn cache_heads(&self, memory: &dyn Memory, threads: &[ThreadPointer]) -> Vec<CacheHead> {
