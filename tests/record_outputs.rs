@@ -13,12 +13,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// Recordings of a few seconds find the site nearly always; a busy machine may take away the time for samples.
-const TRIES: u32 = 4;
+const TRIES: u32 = 6;
 
 /// Records with every output until a site was found.
 fn recorded(server: &Server, folder: &Path) -> Value {
     for _ in 0..TRIES {
-        let mut command = server.record("6s");
+        let mut command = server.record("8s");
         for (option, name) in
             [("--folded", "folded"), ("--svg", "svg"), ("--pprof", "pb.gz"), ("--output", "rec")]
         {
@@ -47,7 +47,7 @@ fn report(arguments: &[&Path]) -> Value {
 #[test]
 fn every_format_says_the_same_and_the_file_says_it_again() {
     let Some(program) = LEAK_SERVER_JEMALLOC else { return };
-    let server = Server::start(program, &["--rate", "60000", "--leak", "0.01", "--minute", "2"]);
+    let server = Server::start(program, &["--rate", "40000", "--leak", "0.05", "--minute", "2"]);
     let folder = tempfile::tempdir().unwrap();
     let recording = recorded(&server, folder.path());
     let sites = recording["sites"].as_array().unwrap();
@@ -95,7 +95,7 @@ fn every_format_says_the_same_and_the_file_says_it_again() {
 #[test]
 fn a_recording_less_itself_has_grown_nothing() {
     let Some(program) = LEAK_SERVER_JEMALLOC else { return };
-    let server = Server::start(program, &["--rate", "60000", "--leak", "0.01", "--minute", "2"]);
+    let server = Server::start(program, &["--rate", "40000", "--leak", "0.05", "--minute", "2"]);
     let folder = tempfile::tempdir().unwrap();
     let recording = recorded(&server, folder.path());
     let file = folder.path().join("rec");

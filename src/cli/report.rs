@@ -4,9 +4,11 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::outputs::Outputs;
 use super::setting::Setting;
+use super::symbolize;
 use crate::recording::schema::Recording;
 use crate::recording::{base, file};
 use crate::report::{json, record};
+use crate::symbolize::later::Namer;
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,10 +18,13 @@ use std::path::{Path, PathBuf};
 /// A recording file holds the exact growth, every sampled allocation with its
 /// stack, its time and what became of it. From that the growth is attributed
 /// anew, by the heaptap that reads it. The process is not needed, and neither
-/// are its files: names are in the recording. No byte of the target's data is.
+/// are its files: names are in the recording, and those that it lacks, since
+/// the program was stripped, are taken from --file. No byte of the target's
+/// data is in it.
 ///
 ///   $ heaptap record 4121 --for 30s -o leak.rec
 ///   $ heaptap report leak.rec --svg leak.svg --pprof leak.pb.gz
+///   $ heaptap report leak.rec --file build/server
 ///   $ heaptap report after.rec --base before.rec
 ///
 /// With --base the sites of an earlier recording are taken off: what is left
@@ -34,6 +39,12 @@ pub struct ReportArgs {
     /// Take off the sites of this earlier recording
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
+    /// Name places that have no name yet from this unstripped program, library or debug file
+    #[arg(long = "file", value_name = "ELF")]
+    files: Vec<PathBuf>,
+    /// Fetch missing debug files from the servers in `DEBUGINFOD_URLS`
+    #[arg(long)]
+    debuginfod: bool,
     #[command(flatten)]
     outputs: Outputs,
 }
@@ -41,16 +52,21 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// Prints the recording.
     pub(super) fn run(self, setting: &Setting, out: &mut dyn Write) -> Result<Exit, Failure> {
-        let mut recording = read(&self.recording)?;
+        let namer = symbolize::namer(&self.files, self.debuginfod)?;
+        let mut recording = read(&self.recording, &namer)?;
         if let Some(path) = &self.base {
-            recording = base::less(recording, &read(path)?, &path.display().to_string());
+            recording = base::less(recording, &read(path, &namer)?, &path.display().to_string());
         }
         write(&recording, &self.outputs, setting, out)
     }
 }
 
-fn read(path: &Path) -> Result<Recording, Failure> {
-    Ok(file::read(path)?.attribute())
+fn read(path: &Path, namer: &Namer<'_>) -> Result<Recording, Failure> {
+    let mut recording = file::read(path)?.attribute();
+    for site in &mut recording.sites {
+        namer.name_frames(&mut site.frames);
+    }
+    Ok(recording)
 }
 
 /// Prints a recording and writes the files that were asked for.

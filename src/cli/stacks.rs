@@ -36,7 +36,7 @@ pub struct StacksArgs {
     /// Process id, capture or core
     #[arg(value_name = "PID")]
     target: String,
-    /// Fetch missing debug files with debuginfod-find
+    /// Fetch missing debug files from the servers in `DEBUGINFOD_URLS`
     #[arg(long)]
     debuginfod: bool,
 }

@@ -4,18 +4,21 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::setting::Setting;
 use crate::module::{Image, OpenImage, image};
-use crate::report::{json, stacks};
+use crate::profile::schema::Profile;
+use crate::recording::{self, schema::Recording};
+use crate::report::{json, profile, record, stacks};
 use crate::stacks::schema::{SCHEMA, Stacks};
 use crate::symbolize::later::Namer;
 use clap::Args;
 use heaptap_platform::Mapping;
-use std::io::{Read, Write};
+use serde::Serialize;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Name places that had no name where they were seen
 ///
-/// Reads the JSON of `heaptap stacks`, or any text with places written
-/// module+0xoffset with a build id, and prints it with the names of functions,
+/// Reads the JSON of `heaptap stacks`, `record`, `report` or `profile`, or any
+/// text with places written module+0xoffset with a build id, and prints it with the names of functions,
 /// inlined functions and source lines. Names are taken from a file with the
 /// same build id: from those given with --file, from below /usr/lib/debug, or
 /// from the module itself where it is installed here. A place without a build
@@ -34,7 +37,7 @@ pub struct SymbolizeArgs {
     /// Take names from this unstripped program, library or debug file
     #[arg(long = "file", value_name = "ELF")]
     files: Vec<PathBuf>,
-    /// Fetch missing debug files with debuginfod-find
+    /// Fetch missing debug files from the servers in `DEBUGINFOD_URLS`
     #[arg(long)]
     debuginfod: bool,
 }
@@ -59,29 +62,35 @@ impl OpenImage for Here {
 impl SymbolizeArgs {
     /// Prints the input with names.
     pub(super) fn run(self, setting: &Setting, out: &mut dyn Write) -> Result<Exit, Failure> {
-        let mut given = Vec::new();
-        for path in &self.files {
-            let image = image::open_here(path).ok_or_else(|| Failure::Unreadable {
-                path: path.display().to_string(),
-                reason: "it is no ELF file that can be read".to_owned(),
-            })?;
-            given.push(image);
-        }
+        let namer = namer(&self.files, self.debuginfod)?;
         let text = self.read()?;
-        let namer = Namer::new(&Here, given, self.debuginfod);
-        match serde_json::from_str::<Stacks>(&text) {
-            Ok(mut stacks) if stacks.schema == SCHEMA => {
-                let (_, nameless) = namer.name_stacks(&mut stacks);
-                if setting.json {
-                    json::write(out, &stacks)
-                } else {
-                    stacks::write(out, &setting.page, &stacks, None)
-                }
-                .map_err(Failure::Report)?;
-                Ok(if nameless == 0 { Exit::Done } else { Exit::Partial })
-            }
-            _ => name_lines(&namer, &text, out),
+        if let Ok(mut stacks) = serde_json::from_str::<Stacks>(&text)
+            && stacks.schema == SCHEMA
+        {
+            let nameless = namer.name_stacks(&mut stacks);
+            return printed(nameless, setting, out, &stacks, |out| {
+                stacks::write(out, &setting.page, &stacks, None)
+            });
         }
+        if let Ok(mut recording) = serde_json::from_str::<Recording>(&text)
+            && recording.schema == recording::schema::SCHEMA
+        {
+            let frames = recording.sites.iter_mut().map(|site| &mut site.frames);
+            let nameless = frames.map(|frames| namer.name_frames(frames)).sum();
+            return printed(nameless, setting, out, &recording, |out| {
+                record::write(out, &setting.page, &recording)
+            });
+        }
+        if let Ok(mut found) = serde_json::from_str::<Profile>(&text)
+            && found.schema == crate::profile::schema::SCHEMA
+        {
+            let frames = found.sites.iter_mut().map(|site| &mut site.frames);
+            let nameless = frames.map(|frames| namer.name_frames(frames)).sum();
+            return printed(nameless, setting, out, &found, |out| {
+                profile::write(out, &setting.page, &found, None)
+            });
+        }
+        name_lines(&namer, &text, out)
     }
 
     fn read(&self) -> Result<String, Failure> {
@@ -98,6 +107,31 @@ impl SymbolizeArgs {
         })?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// A namer that looks into these files first.
+pub(super) fn namer(files: &[PathBuf], ask_network: bool) -> Result<Namer<'static>, Failure> {
+    let mut given = Vec::new();
+    for path in files {
+        let image = image::open_here(path).ok_or_else(|| Failure::Unreadable {
+            path: path.display().to_string(),
+            reason: "it is no ELF file that can be read".to_owned(),
+        })?;
+        given.push(image);
+    }
+    Ok(Namer::new(&Here, given, ask_network))
+}
+
+/// Prints what was named, as JSON or as text, and tells whether all of it has names.
+fn printed<T: Serialize>(
+    nameless: usize,
+    setting: &Setting,
+    out: &mut dyn Write,
+    named: &T,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Exit, Failure> {
+    if setting.json { json::write(out, named) } else { write(out) }.map_err(Failure::Report)?;
+    Ok(if nameless == 0 { Exit::Done } else { Exit::Partial })
 }
 
 fn name_lines(namer: &Namer<'_>, text: &str, out: &mut dyn Write) -> Result<Exit, Failure> {

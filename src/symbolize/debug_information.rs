@@ -1,9 +1,10 @@
 //! Functions, inlined calls and source lines by DWARF.
 
 use super::files::UnpackedSections;
+use super::split::SplitFiles;
 use super::{DebugFiles, Name, demangle};
 use crate::module::{Image, Module};
-use addr2line::Context;
+use addr2line::{Context, LookupContinuation, LookupResult};
 use gimli::{Dwarf, EndianSlice, LittleEndian, SectionId};
 use std::fmt;
 
@@ -11,7 +12,7 @@ use std::fmt;
 const INLINED_MAX: usize = 1000;
 
 /// Sections that name code.
-const SECTIONS: [SectionId; 11] = [
+pub(super) const SECTIONS: [SectionId; 11] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,
     SectionId::DebugAranges,
@@ -25,11 +26,12 @@ const SECTIONS: [SectionId; 11] = [
     SectionId::DebugTypes,
 ];
 
-type Reader<'a> = EndianSlice<'a, LittleEndian>;
+pub(super) type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
 /// The debug information of one module. Damaged parts of it count as absent.
 pub struct DebugInformation<'a> {
     context: Context<Reader<'a>>,
+    split: &'a SplitFiles,
 }
 
 impl fmt::Debug for DebugInformation<'_> {
@@ -47,13 +49,21 @@ impl<'a> DebugInformation<'a> {
             let unpacked = files.unpacked_shared.get_or_init(|| UnpackedSections::of(shared, &SECTIONS));
             dwarf.set_sup(load(shared, unpacked)?);
         }
-        Context::from_dwarf(dwarf).ok().map(|context| Self { context })
+        Context::from_dwarf(dwarf).ok().map(|context| Self { context, split: &files.split })
     }
 
     /// The names at an address of the file, inlined functions first; none where nothing is said of it.
     pub fn names(&self, address: u64) -> Vec<Name> {
-        // Parts in files of their own (split DWARF) are passed over.
-        let Ok(mut frames) = self.context.find_frames(address).skip_all_loads() else { return Vec::new() };
+        let mut lookup = self.context.find_frames(address);
+        let found = loop {
+            match lookup {
+                LookupResult::Output(found) => break found,
+                LookupResult::Load { load, continuation } => {
+                    lookup = continuation.resume(self.split.unit(load.dwo_id, &load.parent));
+                }
+            }
+        };
+        let Ok(mut frames) = found else { return Vec::new() };
         let mut names: Vec<Name> = Vec::new();
         while let Ok(Some(frame)) = frames.next() {
             let function = frame.function.as_ref().and_then(|name| name.raw_name().ok());
@@ -75,7 +85,7 @@ impl<'a> DebugInformation<'a> {
     }
 }
 
-fn load<'a>(image: &'a Image, unpacked: &'a UnpackedSections) -> Option<Dwarf<Reader<'a>>> {
+pub(super) fn load<'a>(image: &'a Image, unpacked: &'a UnpackedSections) -> Option<Dwarf<Reader<'a>>> {
     Dwarf::load(|id| {
         let bytes = if SECTIONS.contains(&id) { unpacked.section(image, id) } else { &[] };
         Ok::<_, gimli::Error>(EndianSlice::new(bytes, LittleEndian))

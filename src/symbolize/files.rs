@@ -1,7 +1,8 @@
 //! The files that name the code of one module: itself, the one with its debug information, what is packed in it,
 //! and what several debug files share.
 
-use super::mini_debug;
+use super::split::SplitFiles;
+use super::{debuginfod, mini_debug};
 use crate::module::{Image, Module, OpenImage};
 use gimli::SectionId;
 use object::Object;
@@ -9,7 +10,6 @@ use object::read::elf::ElfFile64;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 /// Bytes that a packed section is unpacked to, at most.
@@ -21,6 +21,8 @@ pub struct DebugFiles {
     apart: Option<Arc<Image>>,
     /// What `dwz` moved out of several debug files into one.
     shared: Option<Arc<Image>>,
+    /// Units whose debug information is in files of their own.
+    pub(super) split: SplitFiles,
     mini_debug: OnceCell<Option<Image>>,
     pub(super) unpacked: OnceCell<UnpackedSections>,
     pub(super) unpacked_shared: OnceCell<UnpackedSections>,
@@ -36,16 +38,26 @@ impl DebugFiles {
         let lacks = whole.debug.is_none() && module.image.as_ref().is_some_and(|own| !own.has_debug_info());
         if lacks && ask_network {
             let build_id = module.image.as_ref().and_then(|image| image.build_id());
-            whole.debug = build_id.and_then(|id| ask_debuginfod(&id, open)).map(Arc::new);
+            whole.debug = build_id.and_then(|id| debuginfod::fetch(&id, open)).map(Arc::new);
         }
-        Self::of(whole.debug, module, open)
+        let mut files = Self::of(whole.debug, module, open);
+        if files.shared.is_none() && ask_network {
+            files.shared = files.shared_id(module).and_then(|id| debuginfod::fetch(&id, open)).map(Arc::new);
+        }
+        files
     }
 
     /// The files of a module whose separate debug file is known.
     pub fn of(apart: Option<Arc<Image>>, module: &Module, open: &dyn OpenImage) -> Self {
         let main = apart.as_deref().or(module.image.as_deref());
         let shared = main.and_then(|main| find_shared(main, open)).map(Arc::new);
-        Self { apart, shared, ..Self::default() }
+        let split = main.map(|main| SplitFiles::find(main, &module.path, open)).unwrap_or_default();
+        Self { apart, shared, split, ..Self::default() }
+    }
+
+    /// The build id of the file that the debug information shares with others.
+    fn shared_id(&self, module: &Module) -> Option<String> {
+        shared_link(self.apart.as_deref().or(module.image.as_deref())?).map(|(_, id)| id)
     }
 
     /// The file that has the debug information of a module.
@@ -93,12 +105,17 @@ impl UnpackedSections {
     }
 }
 
-/// The file that `.gnu_debugaltlink` names, if its build id agrees.
-fn find_shared(main: &Image, open: &dyn OpenImage) -> Option<Image> {
+/// Name and build id of the file that `.gnu_debugaltlink` names.
+fn shared_link(main: &Image) -> Option<(PathBuf, String)> {
     let file = ElfFile64::<object::LittleEndian>::parse(main.bytes()).ok()?;
     let (name, id) = file.gnu_debugaltlink().ok()??;
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = PathBuf::from(String::from_utf8_lossy(name).into_owned());
+    let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some((PathBuf::from(String::from_utf8_lossy(name).into_owned()), id))
+}
+
+/// That file, if its build id agrees.
+fn find_shared(main: &Image, open: &dyn OpenImage) -> Option<Image> {
+    let (name, id) = shared_link(main)?;
     let by_id = id
         .split_at_checked(2)
         .map(|(folder, rest)| PathBuf::from(format!("/usr/lib/debug/.build-id/{folder}/{rest}.debug")));
@@ -109,14 +126,4 @@ fn find_shared(main: &Image, open: &dyn OpenImage) -> Option<Image> {
         .flatten()
         .filter_map(|path| open.open_in_root(&path))
         .find(|shared| shared.build_id().as_deref() == Some(&id))
-}
-
-/// Asks the servers that `DEBUGINFOD_URLS` names, by the client that comes with them; it keeps what it fetched in
-/// the user's own cache.
-pub(super) fn ask_debuginfod(build_id: &str, open: &dyn OpenImage) -> Option<Image> {
-    let mut client = Command::new("debuginfod-find");
-    client.args(["debuginfo", build_id]).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = client.output().ok().filter(|output| output.status.success())?;
-    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim_end());
-    open.open_here(&path).filter(|found| found.build_id().as_deref() == Some(build_id))
 }

@@ -43,27 +43,24 @@ impl<'o> Namer<'o> {
         Self { open, given, ask_network, known: RefCell::default() }
     }
 
-    /// Names the frames that have no name yet; gives their number and that of those that stay without one.
-    pub fn name_stacks(&self, stacks: &mut Stacks) -> (usize, usize) {
-        let (mut named, mut nameless) = (0, 0);
-        for group in &mut stacks.groups {
-            let frames = std::mem::take(&mut group.frames);
-            for frame in frames {
-                if frame.function.is_some() {
-                    group.frames.push(frame);
-                    continue;
-                }
-                let names = self.names_of_frame(&frame);
-                if names.is_empty() {
-                    nameless += 1;
-                    group.frames.push(frame);
-                } else {
-                    named += 1;
-                    group.frames.extend(names.into_iter().map(|name| name.given_to(frame.clone())));
-                }
+    /// Names the frames that have no name yet; gives the number of those that stay without one.
+    pub fn name_stacks(&self, stacks: &mut Stacks) -> usize {
+        stacks.groups.iter_mut().map(|group| self.name_frames(&mut group.frames)).sum()
+    }
+
+    /// Names the frames of one stack that have no name yet; gives the number of those that stay without one.
+    pub fn name_frames(&self, frames: &mut Vec<Frame>) -> usize {
+        let mut nameless = 0;
+        for frame in std::mem::take(frames) {
+            let names = if frame.function.is_some() { Vec::new() } else { self.names_of_frame(&frame) };
+            nameless += usize::from(frame.function.is_none() && names.is_empty());
+            if names.is_empty() {
+                frames.push(frame);
+            } else {
+                frames.extend(names.into_iter().map(|name| name.given_to(frame.clone())));
             }
         }
-        (named, nameless)
+        nameless
     }
 
     fn names_of_frame(&self, frame: &Frame) -> Vec<Name> {
@@ -103,7 +100,7 @@ impl<'o> Namer<'o> {
         let (folder, file) = id.split_at_checked(2)?;
         let by_id = PathBuf::from(format!("/usr/lib/debug/.build-id/{folder}/{file}.debug"));
         let apart = self.open.open_here(&by_id).filter(is_it);
-        let asked = || if self.ask_network { super::files::ask_debuginfod(id, self.open) } else { None };
+        let asked = || if self.ask_network { super::debuginfod::fetch(id, self.open) } else { None };
         let own = || self.open.open_here(&PathBuf::from(&place.module)).filter(is_it);
         apart.or_else(asked).or_else(own).map(Arc::new)
     }

@@ -5,10 +5,12 @@
 //! and offset, with the build id by which [`later`] finds the name on another machine. It refuses to know stacks.
 
 mod debug_information;
+mod debuginfod;
 pub mod demangle;
 pub mod files;
 pub mod later;
 mod mini_debug;
+mod split;
 mod symbols;
 
 pub use files::DebugFiles;

@@ -5,11 +5,14 @@
 //! what they can be asked.
 
 mod jemalloc;
+mod rust_leak_server;
 
 pub use jemalloc::{
     JemallocProgram, Language, ProgramsError, jemalloc_programs, jemalloc_programs_with_assertions,
     jemalloc_programs_with_chunks, leak_server_beside,
 };
+
+pub use rust_leak_server::{RustLeakServerError, rust_leak_server};
 
 /// One thread at rest in each shape of stack that C++ compilers make; prints `ready`.
 pub const SHAPES: &str = env!("SHAPES");

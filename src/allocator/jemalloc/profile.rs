@@ -14,6 +14,9 @@ use std::ops::ControlFlow;
 
 /// Longest backtrace: `PROF_BT_MAX` is 128 by default, and builds can have it at up to twice that.
 const ADDRESSES_MAX: u64 = 256;
+/// Blocks of one context that may turn out not to be its own, and of how many.
+const STALE_MAX: u64 = 3;
+const CANDIDATES_MAX: usize = 100;
 /// What stands in place of a pointer where a block was not sampled.
 const NOT_SAMPLED: u64 = 1;
 /// Bytes of a backtrace's descriptor.
@@ -63,12 +66,16 @@ pub fn read(jemalloc: &Jemalloc, memory: &dyn Memory, threads: &[ThreadPointer])
     let mut profile = OwnProfile::default();
     let mut stacks: BTreeMap<u64, SampledStack> = BTreeMap::new();
     let mut periods = Vec::new();
-    for (address, blocks) in by_context {
+    for (address, mut blocks) in by_context {
         let Some(context) = Context::read(jemalloc, memory, address) else {
             // Of large blocks that were not sampled the place of the pointer may never have been written.
             profile.broken += blocks.iter().filter(|one| one.is_small).count() as u64;
             continue;
         };
+        leave_out_stale(&mut blocks, &context);
+        if blocks.is_empty() && context.blocks == 0 {
+            continue;
+        }
         profile.counters_compared += 1;
         let bytes: u64 = blocks.iter().map(|one| one.block.usable_bytes).sum();
         let is_same = context.blocks == blocks.len() as u64 && context.bytes == bytes;
@@ -109,6 +116,45 @@ impl Context {
             return_addresses: words(&return_addresses).collect(),
         })
     }
+}
+
+/// Leaves out blocks that jemalloc made for itself: their extents keep the pointer that they had in an earlier life. So many
+/// of them, and of such sizes, that the context's counts are met; none where that cannot be had.
+fn leave_out_stale(blocks: &mut Vec<Sampled>, context: &Context) {
+    let bytes: u64 = blocks.iter().map(|one| one.block.usable_bytes).sum();
+    let Some(excess) = (blocks.len() as u64).checked_sub(context.blocks).filter(|excess| *excess > 0) else {
+        return;
+    };
+    let Some(excess_bytes) = bytes.checked_sub(context.bytes) else { return };
+    let large = (0..).zip(blocks.iter()).filter(|(_, one)| !one.is_small);
+    let sizes: Vec<(usize, u64)> = large.map(|(index, one)| (index, one.block.usable_bytes)).collect();
+    let Some(stale) = choose(&sizes, excess, excess_bytes) else { return };
+    let mut index = 0;
+    blocks.retain(|_| {
+        index += 1;
+        !stale.contains(&(index - 1))
+    });
+}
+
+/// So many of `sizes` that their sum is `bytes`, by their indices.
+fn choose(sizes: &[(usize, u64)], count: u64, bytes: u64) -> Option<Vec<usize>> {
+    if count == 0 {
+        return (bytes == 0).then(Vec::new);
+    }
+    if count == sizes.len() as u64 {
+        let is_all = sizes.iter().map(|(_, size)| size).sum::<u64>() == bytes;
+        return is_all.then(|| sizes.iter().map(|(index, _)| *index).collect());
+    }
+    // Of many, trying all combinations would take too long.
+    if count > STALE_MAX || sizes.len() > CANDIDATES_MAX {
+        return None;
+    }
+    (0..sizes.len()).find_map(|at| {
+        let (&(index, size), rest) = sizes.get(at..)?.split_first()?;
+        let mut others = choose(rest, count - 1, bytes.checked_sub(size)?)?;
+        others.push(index);
+        Some(others)
+    })
 }
 
 /// Where the addresses of a context of all threads are, and how many.
@@ -186,4 +232,20 @@ fn most_frequent(periods: &[u64]) -> Option<u64> {
 fn stated_period(jemalloc: &Jemalloc, memory: &dyn Memory) -> Option<u64> {
     let lg = u64_at(&memory.read_vec(jemalloc.lg_sample?, 8).ok()?, 0)?;
     (lg <= LG_PERIOD_MAX).then(|| 1 << lg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose;
+
+    #[test]
+    fn those_are_chosen_whose_sum_is_wanted() {
+        let sizes = [(0, 16384), (3, 65536), (4, 20480), (7, 65536)];
+        assert_eq!(choose(&sizes, 1, 65536), Some(vec![3]));
+        assert_eq!(choose(&sizes, 2, 36864), Some(vec![4, 0]));
+        assert_eq!(choose(&sizes, 4, 167_936), Some(vec![0, 3, 4, 7]));
+        assert_eq!(choose(&sizes, 1, 4096), None);
+        assert_eq!(choose(&[], 1, 4096), None);
+        assert_eq!(choose(&sizes, 0, 0), Some(vec![]));
+    }
 }
