@@ -63,6 +63,7 @@ impl ReportArgs {
 
 fn read(path: &Path, namer: &Namer<'_>) -> Result<Recording, Failure> {
     let mut recording = file::read(path)?.attribute();
+    namer.learn_frames(recording.sites.iter().flat_map(|site| &site.frames));
     for site in &mut recording.sites {
         namer.name_frames(&mut site.frames);
     }

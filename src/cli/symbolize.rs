@@ -8,7 +8,7 @@ use crate::profile::schema::Profile;
 use crate::recording::{self, schema::Recording};
 use crate::report::{json, profile, record, stacks};
 use crate::stacks::schema::{SCHEMA, Stacks};
-use crate::symbolize::later::Namer;
+use crate::symbolize::later::{self, Namer};
 use clap::Args;
 use heaptap_platform::Mapping;
 use serde::Serialize;
@@ -75,6 +75,7 @@ impl SymbolizeArgs {
         if let Ok(mut recording) = serde_json::from_str::<Recording>(&text)
             && recording.schema == recording::schema::SCHEMA
         {
+            namer.learn_frames(recording.sites.iter().flat_map(|site| &site.frames));
             let frames = recording.sites.iter_mut().map(|site| &mut site.frames);
             let nameless = frames.map(|frames| namer.name_frames(frames)).sum();
             return printed(nameless, setting, out, &recording, |out| {
@@ -84,6 +85,7 @@ impl SymbolizeArgs {
         if let Ok(mut found) = serde_json::from_str::<Profile>(&text)
             && found.schema == crate::profile::schema::SCHEMA
         {
+            namer.learn_frames(found.sites.iter().flat_map(|site| &site.frames));
             let frames = found.sites.iter_mut().map(|site| &mut site.frames);
             let nameless = frames.map(|frames| namer.name_frames(frames)).sum();
             return printed(nameless, setting, out, &found, |out| {
@@ -136,9 +138,10 @@ fn printed<T: Serialize>(
 
 fn name_lines(namer: &Namer<'_>, text: &str, out: &mut dyn Write) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
+    namer.learn(text.lines().filter_map(later::place_in));
     for line in text.lines() {
         let named = namer.name_line(line);
-        if named == line && crate::symbolize::later::place_in(line).is_some() {
+        if named == line && later::place_in(line).is_some() {
             exit = Exit::Partial;
         }
         writeln!(out, "{}", crate::report::page::harmless(&named)).map_err(Failure::Report)?;

@@ -5,7 +5,7 @@ use crate::module::{Image, Module, OpenImage};
 use crate::stacks::schema::{Frame, Stacks};
 use heaptap_platform::AddressRange;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,8 +15,7 @@ pub struct Namer<'o> {
     /// Files that the user named, unstripped ones perhaps.
     given: Vec<Arc<Image>>,
     ask_network: bool,
-    /// By build id, or by path where there is none.
-    known: RefCell<HashMap<String, Option<Module>>>,
+    named: RefCell<HashMap<Place, Vec<Name>>>,
 }
 
 impl std::fmt::Debug for Namer<'_> {
@@ -26,7 +25,7 @@ impl std::fmt::Debug for Namer<'_> {
 }
 
 /// A place as a line of text names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The module.
     pub module: String,
@@ -40,11 +39,12 @@ impl<'o> Namer<'o> {
     /// A namer that looks into the files that the user gave first, then where debug files lie on this machine.
     pub fn new(open: &'o dyn OpenImage, given: Vec<Image>, ask_network: bool) -> Self {
         let given = given.into_iter().map(Arc::new).collect();
-        Self { open, given, ask_network, known: RefCell::default() }
+        Self { open, given, ask_network, named: RefCell::default() }
     }
 
     /// Names the frames that have no name yet; gives the number of those that stay without one.
     pub fn name_stacks(&self, stacks: &mut Stacks) -> usize {
+        self.learn_frames(stacks.groups.iter().flat_map(|group| &group.frames));
         stacks.groups.iter_mut().map(|group| self.name_frames(&mut group.frames)).sum()
     }
 
@@ -64,22 +64,44 @@ impl<'o> Namer<'o> {
     }
 
     fn names_of_frame(&self, frame: &Frame) -> Vec<Name> {
-        let (Some(module), Some(offset)) = (&frame.module, frame.offset) else { return Vec::new() };
-        let place = Place { module: module.clone(), offset, build_id: frame.build_id.clone() };
-        self.names(&place)
+        place_of(frame).map(|place| self.names(&place)).unwrap_or_default()
     }
 
     /// The names of a place, inlined functions first; none where no file with its build id names it. Without a
     /// build id only files that the user gave under the same name are believed.
     pub fn names(&self, place: &Place) -> Vec<Name> {
-        let mut known = self.known.borrow_mut();
-        let key = place.build_id.clone().unwrap_or_else(|| place.module.clone());
-        let Some(module) = known.entry(key).or_insert_with(|| self.find(place)) else { return Vec::new() };
-        let modules = std::slice::from_ref(&*module);
-        let files = [DebugFiles::of(None, module, self.open)];
-        let mut names = Symbolizer::new(modules, &files).names_in_first(place.offset);
-        names.retain(|name| name.function.is_some());
-        names
+        if let Some(names) = self.named.borrow().get(place) {
+            return names.clone();
+        }
+        self.learn([place.clone()]);
+        self.named.borrow().get(place).cloned().unwrap_or_default()
+    }
+
+    /// Names all places of one module at a time: what has to be read of its files is read once.
+    pub fn learn(&self, places: impl IntoIterator<Item = Place>) {
+        let mut by_module: HashMap<String, Vec<Place>> = HashMap::new();
+        for place in places {
+            let key = place.build_id.clone().unwrap_or_else(|| place.module.clone());
+            by_module.entry(key).or_default().push(place);
+        }
+        let mut named = self.named.borrow_mut();
+        for places in by_module.into_values() {
+            let module = places.first().and_then(|place| self.find(place));
+            let files = module.as_ref().map(|module| DebugFiles::find(module, self.open, self.ask_network));
+            let symbolizer = Symbolizer::new(module.as_slice(), files.as_slice());
+            for place in places {
+                let mut names = symbolizer.names_in_first(place.offset);
+                names.retain(|name| name.function.is_some());
+                named.insert(place, names);
+            }
+        }
+    }
+
+    /// The same for the places of frames that have no name yet.
+    pub fn learn_frames<'f>(&self, frames: impl IntoIterator<Item = &'f Frame>) {
+        let nameless = frames.into_iter().filter(|frame| frame.function.is_none());
+        let places: HashSet<Place> = nameless.filter_map(place_of).collect();
+        self.learn(places);
     }
 
     fn find(&self, place: &Place) -> Option<Module> {
@@ -92,6 +114,7 @@ impl<'o> Namer<'o> {
         Some(Module { path, bias: 0, range, writable: Vec::new(), image: Some(image), debug: None })
     }
 
+    /// A file that the user gave, the module itself where it is installed here, or what is left of it: its debug file.
     fn find_by_id(&self, place: &Place, id: &str) -> Option<Arc<Image>> {
         let is_it = |image: &Image| image.build_id().as_deref() == Some(id);
         if let Some(given) = self.given.iter().find(|image| is_it(image)) {
@@ -99,10 +122,10 @@ impl<'o> Namer<'o> {
         }
         let (folder, file) = id.split_at_checked(2)?;
         let by_id = PathBuf::from(format!("/usr/lib/debug/.build-id/{folder}/{file}.debug"));
-        let apart = self.open.open_here(&by_id).filter(is_it);
+        let own = self.open.open_here(&PathBuf::from(&place.module)).filter(is_it);
+        let apart = || self.open.open_here(&by_id).filter(is_it);
         let asked = || if self.ask_network { super::debuginfod::fetch(id, self.open) } else { None };
-        let own = || self.open.open_here(&PathBuf::from(&place.module)).filter(is_it);
-        apart.or_else(asked).or_else(own).map(Arc::new)
+        own.or_else(apart).or_else(asked).map(Arc::new)
     }
 
     /// The line, with the names of the places that it mentions behind it.
@@ -122,6 +145,10 @@ impl<'o> Namer<'o> {
         });
         format!("{line}  {}", shown.collect::<Vec<_>>().join(", inlined in "))
     }
+}
+
+fn place_of(frame: &Frame) -> Option<Place> {
+    Some(Place { module: frame.module.clone()?, offset: frame.offset?, build_id: frame.build_id.clone() })
 }
 
 /// The first `module+0xoffset` of a line, with the `(BuildId: ...)` that follows it, if one does.
