@@ -65,8 +65,9 @@ impl Captured {
     }
 
     fn allocator_names(&self) -> String {
-        let name = |allocator: &Box<dyn Allocator>| format!("{} {}", allocator.name(), allocator.version());
-        self.allocators.iter().map(name).collect::<Vec<_>>().join(", ")
+        let all = self.allocators.iter();
+        let names = all.map(|allocator| format!("{} {}", allocator.name(), allocator.version()));
+        names.collect::<Vec<_>>().join(", ")
     }
 }
 
