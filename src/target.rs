@@ -61,6 +61,8 @@ pub struct Options {
     pub at: Option<u64>,
     /// Find out what a part of the blocks of each class is; it is read after the stop.
     pub types: bool,
+    /// A target is worth it that has no allocator to be walked, but a heap that is recognised.
+    pub known_suffices: bool,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             contents: Contents::Records,
             at: None,
             types: false,
+            known_suffices: false,
         }
     }
 }
@@ -118,7 +121,7 @@ pub enum TargetError {
         pid: i32,
         /// Allocators met that cannot be walked, with the reason.
         refused: Vec<String>,
-        /// Other allocators recognised by their names.
+        /// Other heaps recognised.
         others: Vec<String>,
     },
     /// No allocator has sampled anything.
@@ -188,7 +191,8 @@ impl TargetError {
                 Some(format!("gcore {pid} writes a whole core, which heaptap reads"))
             }
             Self::NoAllocator { .. } => Some(
-                "jemalloc 4.0 to 5.3.1 and its development head and glibc's malloc are supported so far"
+                "jemalloc 4.0 to 5.3.1 and its development head, glibc's malloc, mimalloc and gperftools tcmalloc are \
+                 supported so far; `heaptap info` tells where the memory of other heaps is"
                     .to_owned(),
             ),
             Self::NoProfile { .. } => Some(
@@ -325,7 +329,7 @@ impl Target {
         match &self.source {
             Source::Running(running) => running.snapshot(options).map_err(|error| running.explain(error)),
             Source::Recorded(recorded) => {
-                let captured = recorded.captured(Contents::Records)?;
+                let captured = recorded.captured(Contents::Records, options.known_suffices)?;
                 let walked = captured.walk()?;
                 let memory = &captured.capture.memory;
                 let types =
@@ -347,7 +351,7 @@ impl Target {
                 let walked = running.walk(options, None).map_err(|error| running.explain(error));
                 walked.map(|(captured, _)| captured)
             }
-            Source::Recorded(recorded) => recorded.captured(options.contents),
+            Source::Recorded(recorded) => recorded.captured(options.contents, options.known_suffices),
         }
     }
 
@@ -386,7 +390,7 @@ impl Running {
         let residency = if options.residency {
             let stacks: Vec<u64> =
                 captured.capture.threads.iter().map(|thread| thread.registers.stack_pointer).collect();
-            Some(Residency::measure(&self.process, &walked, &stacks)?)
+            Some(Residency::measure(&self.process, &walked, &captured.known, &stacks)?)
         } else {
             None
         };
@@ -439,7 +443,7 @@ impl Running {
         folder: Option<&Path>,
     ) -> Result<Captured, TargetError> {
         let limits = Limits { pause: options.pause_budget, ..Limits::default() };
-        let mut allocators = self.find(&prepared)?;
+        let mut allocators = self.find(&prepared, options.known_suffices)?;
         if options.contents == Contents::Profile {
             allocators.include_profiles();
         }
@@ -468,6 +472,7 @@ impl Running {
             modules: prepared.modules,
             auxiliary_vector: prepared.auxiliary_vector,
             allocators: allocators.walkable,
+            known: allocators.known,
             contents: options.contents,
         })
     }
@@ -494,9 +499,9 @@ impl Running {
         Ok(Prepared { mappings, modules, auxiliary_vector, live })
     }
 
-    fn find(&self, prepared: &Prepared) -> Result<Allocators, TargetError> {
-        let found =
-            Allocators::find(self.process.pid(), &prepared.modules, &prepared.mappings, &prepared.live);
+    fn find(&self, prepared: &Prepared, known_suffices: bool) -> Result<Allocators, TargetError> {
+        let Prepared { modules, mappings, live, .. } = prepared;
+        let found = Allocators::find(self.process.pid(), modules, mappings, live, known_suffices);
         match prepared.live.failure() {
             Some(failure) => Err(failure.into()),
             None => found,

@@ -1,4 +1,5 @@
-//! Compiles the C ledger: as it is, without any shared library and stripped, linked with jemalloc, and both.
+//! Compiles the C ledger: as it is, without any shared library and stripped, linked with jemalloc, and both; the same
+//! with tcmalloc where that is installed.
 //! Compiles the C++ leak server: as it is, and linked with jemalloc. Compiles the small C programs that benchmarks
 //! measure with.
 
@@ -23,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     link_stacks(&programs.join("stacks"))?;
     link_types(&programs.join("types"))?;
     link_sampled(&programs.join("sampled"))?;
+    link_tcmalloc(&sources)?;
     // Where jemalloc is malloc in the C library, there is no package of it.
     let Some(root) = env::var_os("DEP_JEMALLOC_ROOT") else {
         return Ok(());
@@ -46,6 +48,22 @@ fn link_server(sources: &Path, name: &str, arguments: &[&std::ffi::OsStr]) -> Re
     let mut build = cc::Build::new();
     build.cpp(true).std("gnu++17");
     link_files(&mut build, &files(sources, "cpp")?, name, arguments)
+}
+
+/// The C ledger with gperftools tcmalloc inside, where its archive is installed: alone, and without any shared library
+/// and stripped.
+fn link_tcmalloc(sources: &Path) -> Result<(), Box<dyn Error>> {
+    const ARCHIVE: &str = "libtcmalloc_minimal.a";
+    let mut compiler = cc::Build::new().try_get_compiler()?.to_command();
+    let output = compiler.arg(format!("-print-file-name={ARCHIVE}")).output()?;
+    let archive = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    // Without a folder it was not found.
+    if archive.as_os_str() == ARCHIVE {
+        return Ok(());
+    }
+    link(sources, "LEDGER_TCMALLOC", &[archive.as_os_str(), "-lstdc++".as_ref()])?;
+    let alone = [archive.as_os_str(), "-lstdc++".as_ref(), "-static".as_ref(), "-s".as_ref()];
+    link(sources, "LEDGER_TCMALLOC_STATIC", &alone)
 }
 
 /// The programs that benchmarks measure with, a file each.

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Debian's package, stripped; `.ci/run` installs it.
 const DEBIAN_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 
+/// Another.
+const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
+
 /// A directory of its own for a test, removed at the end.
 struct Folder(PathBuf);
 
@@ -105,6 +108,8 @@ fn a_capture_gives_the_census_of_the_process() {
     assert_census_kept("glibc", &Ledger::start(LEDGER, &[]), Contents::Data);
     let mimalloc = Ledger::preloaded(LEDGER, "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0", "", &[]);
     assert_census_kept("mimalloc", &mimalloc, Contents::Data);
+    let tcmalloc = Ledger::preloaded(LEDGER, TCMALLOC, "", &[]);
+    assert_census_kept("tcmalloc", &tcmalloc, Contents::Data);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use heaptap::inspection::{
     },
 };
 use heaptap::snapshot::Summary;
-use heaptap::snapshot::schema::{LiveBound, TypeRow};
+use heaptap::snapshot::schema::{LiveBound, OtherHeap, TypeRow};
 use heaptap::stacks::schema::Thread;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +87,7 @@ fn whole_summary() -> Summary {
         stops,
         taken_at,
         mut allocators,
+        other_heaps: _,
         resident,
         resident_bytes,
         swapped_bytes: _,
@@ -112,6 +113,13 @@ fn whole_summary() -> Summary {
         stops,
         taken_at,
         allocators,
+        other_heaps: vec![OtherHeap {
+            name: "Go heap".to_owned(),
+            kind: "go_heap".to_owned(),
+            module: "server".to_owned(),
+            evidence: "known by its build information".to_owned(),
+            bytes: 1 << 26,
+        }],
         resident,
         resident_bytes,
         swapped_bytes,

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Debian's package, stripped; `.ci/run` installs it.
 const DEBIAN_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 
+/// Another.
+const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
+
 /// A directory of its own for a test, removed at the end.
 struct Folder(PathBuf);
 
@@ -93,9 +96,12 @@ fn assert_same_census(name: &str, live: &Summary, core: &Path) {
 #[test]
 fn cores_of_the_kernel_and_of_gcore_give_the_census_of_the_process() {
     let linked = LEDGER_STATIC.expect("built wherever jemalloc is not the C library's");
-    for (name, program, library) in
-        [("debian", LEDGER, Some(DEBIAN_LIBRARY)), ("static", linked, None), ("glibc", LEDGER, None)]
-    {
+    for (name, program, library) in [
+        ("debian", LEDGER, Some(DEBIAN_LIBRARY)),
+        ("static", linked, None),
+        ("glibc", LEDGER, None),
+        ("tcmalloc", LEDGER, Some(TCMALLOC)),
+    ] {
         let folder = Folder::new(name);
         let ledger = match library {
             Some(library) => Ledger::preloaded(program, library, "", &[]),

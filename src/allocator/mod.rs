@@ -15,6 +15,7 @@ pub mod mimalloc;
 pub mod own_profile;
 pub mod pymalloc;
 pub mod records;
+pub mod tcmalloc;
 pub mod writable_data;
 
 pub use address_space::AddressSpace;

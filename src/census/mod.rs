@@ -7,10 +7,12 @@ mod residency;
 
 pub use residency::{Residency, ResidencyError};
 
+use crate::allocator::known::KnownHeap;
 use crate::allocator::{Allocator, CacheHead, Claim, ClaimKind, Overhead, Provenance, WalkOutcome};
 use crate::capture::Capture;
 use crate::snapshot::schema::{
-    self, AddressSpaceRow, AllocatorSummary, ClassRow, LiveBound, ResidentRow, SCHEMA, Shard, Summary,
+    self, AddressSpaceRow, AllocatorSummary, ClassRow, LiveBound, OtherHeap, ResidentRow, SCHEMA, Shard,
+    Summary,
 };
 use crate::snapshot::{Cell, Inconsistency, Liveness, Snapshot};
 use std::collections::BTreeMap;
@@ -154,6 +156,7 @@ pub fn snapshot(
     target: schema::Target,
     capture: &Capture,
     walked: Vec<Walked>,
+    known: &[KnownHeap],
     residency: Option<Residency>,
 ) -> Result<Snapshot, Inconsistency> {
     let mut missing = capture.lacks.clone();
@@ -171,6 +174,7 @@ pub fn snapshot(
         stops: u32::try_from(capture.pauses.len()).unwrap_or(u32::MAX),
         taken_at: capture.taken_at,
         allocators: walked.iter().map(Walked::summary).collect(),
+        other_heaps: known.iter().map(other_heap).collect(),
         resident: residency.as_ref().map(Residency::rows).unwrap_or_default(),
         resident_bytes: residency.as_ref().map(|residency| residency.kernel_bytes),
         swapped_bytes: residency.as_ref().map(|residency| residency.swapped_bytes).filter(|bytes| *bytes > 0),
@@ -208,6 +212,17 @@ fn address_space(claims: &[Claim]) -> Vec<AddressSpaceRow> {
         .into_iter()
         .map(|(kind, name)| AddressSpaceRow { kind: name.to_owned(), bytes: bytes(kind) })
         .collect()
+}
+
+/// A heap that was recognised.
+fn other_heap(heap: &KnownHeap) -> OtherHeap {
+    OtherHeap {
+        name: heap.name.to_owned(),
+        kind: heap.kind.to_owned(),
+        module: heap.module.clone(),
+        evidence: heap.evidence.clone(),
+        bytes: heap.bytes(),
+    }
 }
 
 /// A row of the account of resident memory.

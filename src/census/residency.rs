@@ -5,6 +5,7 @@
 //! the kernel is asked to count page by page, so that its counters' lag does not show.
 
 use super::{Walked, row};
+use crate::allocator::known::KnownHeap;
 use crate::allocator::{Claim, ClaimKind};
 use crate::snapshot::schema::ResidentRow;
 use heaptap_platform::{
@@ -32,6 +33,8 @@ const KINDS: [&str; 13] = [
 /// Resident memory of mappings that allocators have parts of, where the system tells only how much of a mapping is resident and
 /// not which pages.
 const UNDIVIDED: &str = "undivided";
+/// What is of no use that is known better; other heaps' regions are told apart from it.
+const OTHER_ANONYMOUS: &str = "other_anonymous";
 
 /// Up to so many resident bytes the kernel is asked to count page by page: it holds a lock that the target needs for
 /// mapping memory, about 10 ms for each GiB.
@@ -48,6 +51,8 @@ pub struct Residency {
     swapped_metadata_bytes: u64,
     /// Bytes by use.
     bytes: BTreeMap<&'static str, u64>,
+    /// Heaps that are recognised and not walked: a row each.
+    other_heaps: Vec<&'static str>,
 }
 
 /// Why the account could not be made.
@@ -62,23 +67,25 @@ pub enum ResidencyError {
 }
 
 impl Residency {
-    /// Measures `process`, whose allocators were `walked` a moment ago; `stack_pointers` are those of its
-    /// threads then.
+    /// Measures `process`, whose allocators were `walked` a moment ago beside heaps that are `known`;
+    /// `stack_pointers` are those of its threads then.
     pub fn measure(
         process: &Process,
         walked: &[Walked],
+        known: &[KnownHeap],
         stack_pointers: &[u64],
     ) -> Result<Self, ResidencyError> {
         let mappings = process.mappings()?;
         let mut pages = process.page_table()?;
         let claims = Claims::of(walked);
-        let mut residency = Self::default();
+        let regions = Regions::of(known);
+        let mut residency = Self { other_heaps: regions.kinds(), ..Self::default() };
         let mut in_use = Vec::new();
         for mapping in &mappings {
             let kind = kind_of(mapping, stack_pointers);
             if !pages.tells_pages() {
                 let resident_bytes = pages.resident_bytes(mapping.range).unwrap_or(0);
-                residency.book_counted(mapping.range, resident_bytes, kind, &claims, &mut in_use);
+                residency.book_counted(mapping.range, resident_bytes, kind, (&claims, &regions), &mut in_use);
                 continue;
             }
             for run in pages.page_states(mapping.range, PageDetail::Kind) {
@@ -90,7 +97,7 @@ impl Residency {
                     continue;
                 }
                 let Some(range) = run.range.intersection(&mapping.range) else { continue };
-                residency.split(range, kind, &claims, &mut in_use);
+                residency.split(range, kind, (&claims, &regions), &mut in_use);
             }
         }
         residency.divide_in_use(walked, &merge_ranges(in_use, 0));
@@ -103,7 +110,9 @@ impl Residency {
         let mut left = i64::try_from(self.kernel_bytes).unwrap_or(i64::MAX);
         let mut rows = Vec::new();
         let is_undivided = self.bytes.contains_key(UNDIVIDED);
-        for kind in KINDS.into_iter().filter(|kind| *kind != UNDIVIDED || is_undivided) {
+        let (before, last) = KINDS.split_at(KINDS.len() - 3);
+        let kinds = before.iter().chain(&self.other_heaps).chain(last).copied();
+        for kind in kinds.filter(|kind| *kind != UNDIVIDED || is_undivided) {
             let bytes = self.bytes.get(kind).copied().unwrap_or(0);
             let bytes = if kind == "unexplained" { left } else { i64::try_from(bytes).unwrap_or(i64::MAX) };
             left = left.saturating_sub(bytes);
@@ -144,11 +153,11 @@ impl Residency {
         range: AddressRange,
         resident_bytes: u64,
         kind: &'static str,
-        claims: &Claims,
+        (claims, regions): (&Claims, &Regions),
         in_use: &mut Vec<AddressRange>,
     ) {
         if resident_bytes >= range.len_bytes() {
-            self.split(range, kind, claims, in_use);
+            self.split(range, kind, (claims, regions), in_use);
         } else if claims.overlapping(range).next().is_none() {
             self.add(kind, resident_bytes);
         } else {
@@ -156,12 +165,29 @@ impl Residency {
         }
     }
 
-    /// Books a resident range: to what an allocator claims of it, the rest to `kind`.
+    /// Books what no allocator claims: to another heap where it is one's, else to `kind`.
+    fn unclaimed(&mut self, range: AddressRange, kind: &'static str, regions: &Regions) {
+        let mut start = range.start;
+        // The stacks of Go's routines lie in its heap.
+        if matches!(kind, OTHER_ANONYMOUS | "stacks") {
+            for (region, heap) in regions.overlapping(range) {
+                let Some(part) = region.intersection(&AddressRange { start, end: range.end }) else {
+                    continue;
+                };
+                self.add(kind, part.start - start);
+                self.add(heap, part.len_bytes());
+                start = part.end;
+            }
+        }
+        self.add(kind, range.end - start);
+    }
+
+    /// Books a resident range: to what an allocator claims of it, the rest to another heap or `kind`.
     fn split(
         &mut self,
         range: AddressRange,
         kind: &'static str,
-        claims: &Claims,
+        (claims, regions): (&Claims, &Regions),
         in_use: &mut Vec<AddressRange>,
     ) {
         let mut start = range.start;
@@ -169,7 +195,7 @@ impl Residency {
             let Some(part) = claim.range.intersection(&AddressRange { start, end: range.end }) else {
                 continue;
             };
-            self.add(kind, part.start - start);
+            self.unclaimed(AddressRange { start, end: part.start }, kind, regions);
             match claim.kind {
                 ClaimKind::InUse => in_use.push(part),
                 ClaimKind::Dirty => self.add("dirty", part.len_bytes()),
@@ -179,7 +205,7 @@ impl Residency {
             }
             start = part.end;
         }
-        self.add(kind, range.end - start);
+        self.unclaimed(AddressRange { start, end: range.end }, kind, regions);
     }
 
     /// Divides the resident part of runs and large blocks into live, cached, the allocator's own and free.
@@ -313,6 +339,36 @@ impl Claims {
     }
 }
 
+/// The regions of all heaps that are recognised, in address order, none overlapping.
+struct Regions {
+    sorted: Vec<(AddressRange, &'static str)>,
+}
+
+impl Regions {
+    fn of(known: &[KnownHeap]) -> Self {
+        let all = known.iter().flat_map(|heap| heap.regions.iter().map(|region| (*region, heap.kind)));
+        let mut all: Vec<(AddressRange, &str)> = all.collect();
+        all.sort_unstable_by_key(|(region, _)| (region.start, region.end));
+        let mut end = 0;
+        all.retain_mut(|(region, _)| {
+            region.start = region.start.max(end);
+            end = end.max(region.end);
+            !region.is_empty()
+        });
+        Self { sorted: all }
+    }
+
+    fn kinds(&self) -> Vec<&'static str> {
+        let kinds: std::collections::BTreeSet<&str> = self.sorted.iter().map(|(_, kind)| *kind).collect();
+        kinds.into_iter().collect()
+    }
+
+    fn overlapping(&self, range: AddressRange) -> impl Iterator<Item = (AddressRange, &'static str)> {
+        let first = self.sorted.partition_point(|(region, _)| region.end <= range.start);
+        self.sorted.iter().skip(first).take_while(move |(region, _)| region.start < range.end).copied()
+    }
+}
+
 /// What a mapping is used for where no allocator claims it.
 fn kind_of(mapping: &Mapping, stack_pointers: &[u64]) -> &'static str {
     if mapping.shared {
@@ -324,7 +380,7 @@ fn kind_of(mapping: &Mapping, stack_pointers: &[u64]) -> &'static str {
             "mapped_files"
         }
         _ if stack_pointers.iter().any(|pointer| mapping.range.contains(*pointer)) => "stacks",
-        _ => "other_anonymous",
+        _ => OTHER_ANONYMOUS,
     }
 }
 
@@ -338,7 +394,9 @@ mod tests {
         let claims = Claims { sorted: vec![Claim { range: range(0x2000, 0x3000), kind: ClaimKind::Dirty }] };
         let mut residency = Residency { kernel_bytes: 0x9000, ..Residency::default() };
         let mut book = |range, resident_bytes| {
-            residency.book_counted(range, resident_bytes, "other_anonymous", &claims, &mut Vec::new());
+            let regions = Regions { sorted: Vec::new() };
+            let uses = (&claims, &regions);
+            residency.book_counted(range, resident_bytes, "other_anonymous", uses, &mut Vec::new());
         };
         // All of it resident; a part, with and without something of an allocator's in it.
         book(range(0x1000, 0x4000), 0x3000);

@@ -64,14 +64,17 @@ pub fn take_with(word: &str, setting: &Setting, options: &Options) -> Result<Sna
     }
 }
 
-/// Takes or reads the summary of the moment that `word` names.
+/// Takes or reads the summary of the moment that `word` names, also if it has only heaps that are never walked.
 ///
 /// # Errors
 /// What [`Target`] or the file says.
 pub fn take_summary(word: &str, setting: &Setting) -> Result<Summary, Failure> {
     match Source::of(word) {
         Source::File(path) => Ok(snapshot::read_summary(path)?),
-        Source::Target(_) => Ok(take(word, setting)?.summary),
+        Source::Target(_) => {
+            let options = Options { known_suffices: true, ..setting.options() };
+            Ok(take_with(word, setting, &options)?.summary)
+        }
     }
 }
 

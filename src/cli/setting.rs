@@ -3,7 +3,7 @@
 use super::args::{Common, Sort, When};
 use super::failure::{Failure, tell};
 use crate::report::{Page, Sizes};
-use crate::target::{Contents, Options};
+use crate::target::Options;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,14 +84,8 @@ impl Setting {
     }
 
     /// What a capture of the target may cost and is to bring.
-    pub const fn options(&self) -> Options {
-        Options {
-            pause_budget: self.pause_budget,
-            residency: true,
-            contents: Contents::Records,
-            at: None,
-            types: false,
-        }
+    pub fn options(&self) -> Options {
+        Options { pause_budget: self.pause_budget, ..Options::default() }
     }
 
     /// The pause budget as reports print it.

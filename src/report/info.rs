@@ -5,7 +5,7 @@ use super::heading::{self, things};
 use super::page::{Page, Tone, harmless};
 use super::quantity::{bytes, count};
 use super::resident;
-use crate::snapshot::schema::{AllocatorSummary, Summary};
+use crate::snapshot::schema::{AllocatorSummary, OtherHeap, Summary};
 use std::io::{self, Write};
 
 /// Columns of the names at the left.
@@ -22,6 +22,10 @@ pub fn write(out: &mut dyn Write, page: &Page, summary: &Summary, budget_ms: Opt
     for allocator in &summary.allocators {
         writeln!(out)?;
         write_allocator(out, page, allocator)?;
+    }
+    for heap in &summary.other_heaps {
+        writeln!(out)?;
+        write_other_heap(out, page, heap)?;
     }
     writeln!(out)?;
     resident::write(out, page, summary)?;
@@ -47,6 +51,16 @@ fn write_allocator(out: &mut dyn Write, page: &Page, allocator: &AllocatorSummar
     let overhead = blocks(allocator.overhead_blocks, allocator.overhead_bytes);
     fact(out, page, "overhead", &format!("{overhead} of the allocator's own"))?;
     fact(out, page, "metadata", &format!("{} read", bytes(allocator.metadata_bytes, page.sizes)))
+}
+
+fn write_other_heap(out: &mut dyn Write, page: &Page, heap: &OtherHeap) -> io::Result<()> {
+    fact(out, page, "other heap", &format!("{} in {}, not walked", heap.name, harmless(&heap.module)))?;
+    fact(out, page, "found by", &heap.evidence)?;
+    let size = match heap.bytes {
+        0 => "not known".to_owned(),
+        address_bytes => format!("{} of address space", bytes(address_bytes, page.sizes)),
+    };
+    fact(out, page, "size", &size)
 }
 
 fn verdict(allocator: &AllocatorSummary) -> String {

@@ -20,6 +20,11 @@ pub fn name(kind: &str) -> String {
         "metadata" => "allocator metadata".to_owned(),
         "other_anonymous" => "other anonymous memory".to_owned(),
         "undivided" => "of allocators, not told page by page".to_owned(),
+        "go_heap" => "Go heap".to_owned(),
+        "java_heap" => "Java heap and compiled code".to_owned(),
+        "v8_heap" => "V8 heap".to_owned(),
+        "php_heap" => "PHP heap".to_owned(),
+        "ruby_heap" => "Ruby heap".to_owned(),
         other => other.replace('_', " "),
     }
 }

@@ -25,6 +25,9 @@ pub struct Summary {
     pub taken_at: f64,
     /// The allocators found, in address order of their modules.
     pub allocators: Vec<AllocatorSummary>,
+    /// Heaps that were recognised and not walked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_heaps: Vec<OtherHeap>,
     /// What resident memory is used for; sums to `resident_bytes`.
     pub resident: Vec<ResidentRow>,
     /// The kernel's figure.
@@ -243,11 +246,27 @@ pub struct AddressSpaceRow {
     pub bytes: u64,
 }
 
+/// A heap that was recognised and not walked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OtherHeap {
+    /// What it is, as in `Go heap`.
+    pub name: String,
+    /// Its row in `resident`, as in `go_heap`.
+    pub kind: String,
+    /// File name of the module that it belongs to.
+    pub module: String,
+    /// How it was recognised and its memory found; a sentence.
+    pub evidence: String,
+    /// Bytes of address space known to be its; 0 where that could not be told.
+    pub bytes: u64,
+}
+
 /// One use of resident memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResidentRow {
     /// `live`, `cached`, `free_in_slabs`, `dirty`, `muzzy`, `retained`, `metadata`, `stacks`, `mapped_files`,
-    /// `shared`, `other_anonymous`, `undivided`, `unexplained`.
+    /// `shared`, the `kind` of another heap, `other_anonymous`, `undivided`, `unexplained`.
     pub kind: String,
     /// Resident bytes. Only `unexplained` may be negative: pages that came or went while they were counted, and
     /// what the kernel's counters had not booked yet.

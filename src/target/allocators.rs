@@ -1,8 +1,9 @@
 //! The allocators of a target: each kind is looked for in its own way, all that are there are kept.
 
 use super::TargetError;
+use crate::allocator::known::{self, KnownHeap};
 use crate::allocator::{
-    AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, known, mimalloc, pymalloc,
+    AddressSpace, Allocator, ThreadPointer, glibc, jemalloc, jemalloc4, mimalloc, pymalloc, tcmalloc,
 };
 use crate::memory::Memory;
 use crate::module::Module;
@@ -12,25 +13,32 @@ use heaptap_platform::Mapping;
 pub(super) struct Allocators {
     /// Those that can be walked.
     pub walkable: Vec<Box<dyn Allocator>>,
-    /// Those that cannot be walked, with the reason, and others recognised by their names.
+    /// Those that cannot be walked, with the reason.
     pub refused: Vec<String>,
+    /// Heaps that are recognised, and never walked.
+    pub known: Vec<KnownHeap>,
 }
 
 impl Allocators {
     /// Whether an allocator's code or roots may be in `module`, so that its debug information is worth a look.
     pub fn may_be_in(module: &Module) -> bool {
-        jemalloc::identify::is_candidate(module) || glibc::identify::is_candidate(module)
+        jemalloc::identify::is_candidate(module)
+            || glibc::identify::is_candidate(module)
+            || tcmalloc::identify::is_candidate(module)
     }
 
-    /// Looks for allocators in all modules; at least one must be there.
+    /// Looks for allocators in all modules; at least one must be there that can be walked, or one that is
+    /// recognised if that suffices.
     pub fn find(
         pid: i32,
         modules: &[Module],
         mappings: &[Mapping],
         memory: &dyn Memory,
+        known_suffices: bool,
     ) -> Result<Self, TargetError> {
         let space = AddressSpace { modules, mappings };
-        let mut all = Self { walkable: Vec::new(), refused: Vec::new() };
+        let known = known::find(space, memory);
+        let mut all = Self { walkable: Vec::new(), refused: Vec::new(), known };
         let jemalloc = jemalloc::identify::find(space, memory);
         all.add(jemalloc.found, &jemalloc.refused);
         let jemalloc4 = jemalloc4::identify::find(space, memory);
@@ -39,12 +47,16 @@ impl Allocators {
         all.add(glibc.found, &glibc.refused);
         let mimalloc = mimalloc::identify::find(space, memory);
         all.add(mimalloc.found, &mimalloc.refused);
+        let tcmalloc = tcmalloc::identify::find(space, memory);
+        all.add(tcmalloc.found, &tcmalloc.refused);
         all.add(pymalloc::identify::find(space, memory), &[] as &[String]);
-        let others = known::recognise(modules);
-        if all.walkable.is_empty() {
+        if all.walkable.is_empty() && (all.known.is_empty() || !known_suffices) {
+            let others = all.known.iter().map(KnownHeap::sentence).collect();
             return Err(TargetError::NoAllocator { pid, refused: all.refused, others });
         }
-        all.refused.extend(others);
+        // Managed heaps are no part of what is counted; other allocators may have blocks of the program.
+        let missed = all.known.iter().filter(|heap| heap.is_malloc).map(KnownHeap::sentence);
+        all.refused.extend(missed);
         Ok(all)
     }
 

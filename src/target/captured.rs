@@ -1,6 +1,7 @@
 //! One moment of a target, whether it was just stopped or read from a file: all that is left is to think.
 
 use super::TargetError;
+use crate::allocator::known::KnownHeap;
 use crate::allocator::{Allocator, WalkOutcome};
 use crate::capture::core_file::{self, CoreFileError, Kind, ModuleNote, Origin, Recording};
 use crate::capture::{AroundStop, Capture, CaptureError, CapturedMemory, Spool};
@@ -48,6 +49,8 @@ pub struct Captured {
     pub(super) thread_names: BTreeMap<i32, String>,
     /// The allocators found, ready to be walked.
     pub allocators: Vec<Box<dyn Allocator>>,
+    /// Heaps that are recognised, and never walked.
+    pub known: Vec<KnownHeap>,
     /// What was copied besides the allocators' records.
     pub(super) kept: Vec<AddressRange>,
     /// What was asked for.
@@ -88,7 +91,7 @@ impl Captured {
         residency: Option<Residency>,
     ) -> Result<Snapshot, Inconsistency> {
         let identity = identity(self.kind, &self.origin, self.capture.threads.len());
-        census::snapshot(identity, &self.capture, walked, residency)
+        census::snapshot(identity, &self.capture, walked, &self.known, residency)
     }
 
     /// Writes it as an ELF core: see [`core_file::to_file`].

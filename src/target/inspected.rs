@@ -43,7 +43,7 @@ impl Target {
                 Ok(Inspected { files: files.collect(), names, live: Some(live), captured, walked })
             }
             Source::Recorded(recorded) => {
-                let captured = recorded.captured(Contents::Records)?;
+                let captured = recorded.captured(Contents::Records, false)?;
                 let walked = captured.walk()?;
                 let open = ModuleFiles::new(recorded);
                 let files = captured.modules.iter().map(|module| DebugFiles::find(module, &open, false));

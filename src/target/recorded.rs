@@ -34,8 +34,9 @@ impl Recorded {
         self.file.origin.pid
     }
 
-    /// Finds the allocators in what was recorded; `contents` is what a file made of it shall hold.
-    pub fn captured(&self, contents: Contents) -> Result<Captured, TargetError> {
+    /// Finds the allocators in what was recorded; `contents` is what a file made of it shall hold. Heaps that are
+    /// recognised and never walked are enough if `known_suffices`.
+    pub fn captured(&self, contents: Contents, known_suffices: bool) -> Result<Captured, TargetError> {
         let CoreFile { kind, origin, mut capture, mappings, modules: noted, auxiliary_vector, thread_names } =
             self.file.clone();
         let files = ModuleFiles::new(self);
@@ -45,16 +46,20 @@ impl Recorded {
                 module.find_debug(&files);
             }
         }
-        let mut found = Allocators::find(origin.pid, &modules, &mappings, &capture.memory);
+        let mut found = Allocators::find(origin.pid, &modules, &mappings, &capture.memory, false);
         if noted.is_empty() && matches!(found, Err(TargetError::NoAllocator { .. })) {
             let unnamed = Module::unnamed(&mappings);
-            if let Ok(allocators) = Allocators::find(origin.pid, &unnamed, &mappings, &capture.memory) {
+            if let Ok(allocators) = Allocators::find(origin.pid, &unnamed, &mappings, &capture.memory, false)
+            {
                 capture
                     .notes
                     .push("the modules do not show where the allocator is: all data was searched".to_owned());
                 modules.extend(unnamed);
                 found = Ok(allocators);
             }
+        }
+        if found.is_err() && known_suffices {
+            found = Allocators::find(origin.pid, &modules, &mappings, &capture.memory, true);
         }
         let mut allocators = found.map_err(|error| with_what_is_missing(error, &capture))?;
         if allocators.need_thread_pointers(&capture.memory) {
@@ -76,6 +81,7 @@ impl Recorded {
             auxiliary_vector,
             thread_names,
             allocators: allocators.walkable,
+            known: allocators.known,
             spool: None,
             contents,
         })

@@ -1,5 +1,6 @@
 #include "statistics.h"
 
+#include "extension.h"
 #include "heap.h"
 #include "mallinfo.h"
 #include "text.h"
@@ -218,8 +219,11 @@ bool statistics_write(const char *path, size_t *lines)
     heap_control("epoch", &epoch, &length, &epoch, sizeof epoch);
     if (heap_has_control())
         write_everything();
-    else
-        lines_written += mallinfo_write(&text);
+    else {
+        lines_written += extension_write(&text);
+        if (lines_written == 0)
+            lines_written += mallinfo_write(&text);
+    }
     *lines = lines_written;
     text_string(&text, "end ");
     text_unsigned(&text, lines_written);

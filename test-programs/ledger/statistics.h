@@ -1,6 +1,7 @@
 /* The allocator's own statistics, as a text file of `KEY VALUE` lines. The keys are the names that mallctl gives them,
  * as in `stats.arenas.0.bins.3.curregs 12`; names that this version or build lacks are left out. Without
- * mallctl they are the fields of mallinfo2. The last line is `end LINES`. */
+ * mallctl they are the properties of MallocExtension, without that the fields of mallinfo2. The last line is
+ * `end LINES`. */
 #ifndef LEDGER_STATISTICS_H
 #define LEDGER_STATISTICS_H
 

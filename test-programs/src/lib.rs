@@ -59,6 +59,12 @@ pub const LEDGER_JEMALLOC: Option<&str> = option_env!("LEDGER_JEMALLOC");
 /// The same without any shared library: no dynamic section, no loader.
 pub const LEDGER_STATIC: Option<&str> = option_env!("LEDGER_STATIC");
 
+/// The C ledger with gperftools tcmalloc inside as its malloc; absent where its archive is not installed.
+pub const LEDGER_TCMALLOC: Option<&str> = option_env!("LEDGER_TCMALLOC");
+
+/// The same without any shared library, stripped.
+pub const LEDGER_TCMALLOC_STATIC: Option<&str> = option_env!("LEDGER_TCMALLOC_STATIC");
+
 /// The C++ leak server on whatever malloc it meets. `leak-server/README.md` describes it.
 pub const LEAK_SERVER: &str = env!("LEAK_SERVER");
 

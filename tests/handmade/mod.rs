@@ -94,6 +94,7 @@ fn summary(seconds: u32, liveness: &Liveness) -> Summary {
         pause_ms: 15.62 + f64::from(seconds) / 100.0,
         stops: 1,
         taken_at: BEGIN_S + f64::from(seconds),
+        other_heaps: Vec::new(),
         resident_bytes: u64::try_from(resident.iter().map(|row| row.bytes).sum::<i64>()).ok(),
         resident,
         swapped_bytes: None,
