@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The sources that the Rust ledger links.
-const CONTROL: [&str; 4] = ["heap.c", "mallinfo.c", "statistics.c", "text.c"];
+const CONTROL: [&str; 5] = ["extension.c", "heap.c", "mallinfo.c", "statistics.c", "text.c"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let sources = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../ledger");
