@@ -408,7 +408,7 @@ impl<'a> Recorder<'a> {
     /// What a block holds now.
     pub fn look(&self, block: u64, block_bytes: u64) -> Option<Content> {
         let len_bytes = usize::try_from(block_bytes.min(LOOK_BYTES_MAX)).ok()?;
-        Unasked(self.live).read_vec(block, len_bytes).ok().map(Content::new)
+        Asked(self.live).read_vec(block, len_bytes).ok().map(Content::new)
     }
 
     /// The stack of a hit, without its newest frame if that one is the allocator's own.
@@ -472,7 +472,7 @@ struct Looked {
 
 impl Looked {
     fn at(hit: &Hit, live: &LiveMemory, allocators: &[Box<dyn Allocator>]) -> Option<Self> {
-        let memory = Unasked(live);
+        let memory = Asked(live);
         let block = hit.registers.get(0).filter(|block| *block != 0 && block % 8 == 0)?;
         let class = allocators.iter().find_map(|allocator| allocator.class_of(&memory, block));
         let len_bytes = class.unwrap_or(LOOK_BYTES_UNKNOWN).min(LOOK_BYTES_MAX);
@@ -487,6 +487,22 @@ struct Unasked<'a>(&'a LiveMemory);
 impl Memory for Unasked<'_> {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Fault> {
         self.0.process().read(address, bytes).map_err(|_| Fault { address })
+    }
+}
+
+/// Memory that the target may not have touched yet, or has given back: what is not in memory at this moment is not read, since
+/// that would bring it there. What was known of it a moment ago does not count.
+struct Asked<'a>(&'a LiveMemory);
+
+impl Memory for Asked<'_> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let fault = Fault { address };
+        let range = AddressRange::with_len(address, bytes.len() as u64).ok_or(fault)?;
+        let present_bytes: u64 = self.0.present(range).iter().map(AddressRange::len_bytes).sum();
+        if present_bytes < range.len_bytes() {
+            return Err(fault);
+        }
+        self.0.process().read(address, bytes).map_err(|_| fault)
     }
 }
 
