@@ -123,7 +123,7 @@ impl Candidate<'_> {
             evidence: Vec::new(),
         };
         let inventory = Inventory::of(self.memory, &mimalloc);
-        let proof = Proof::of(self.memory, &inventory);
+        let proof = Proof::of(self.memory, layout, &inventory);
         if proof.checked == 0 {
             return Err(None);
         }

@@ -14,6 +14,8 @@ use heaptap_platform::AddressRange;
 
 /// Pools looked at before a layout is believed.
 const SAMPLE_MAX: usize = 2000;
+/// Looks at a pool before it counts as broken.
+const LOOKS: usize = 4;
 
 /// Looks for it in all modules. An interpreter that uses malloc for everything has no arenas and is not found.
 pub fn find(space: AddressSpace<'_>, memory: &dyn Memory) -> Vec<Pymalloc> {
@@ -82,19 +84,27 @@ fn fit(memory: &dyn Memory, space: AddressSpace<'_>, layout: &Layout, array: u64
     let (mut kept, mut checked) = (0, 0);
     let pools = arenas.iter().flat_map(|arena| arena.pools(layout).map(|pool| (arena.index, pool)));
     for (index, address) in pools.take(SAMPLE_MAX) {
-        match Found::read(memory, layout, address) {
-            Found::Free => {}
-            Found::Broken(_) => checked += 1,
-            Found::Used(pool) => {
-                checked += 1;
-                let blocks = pool.blocks(memory, &mut |_| {});
-                let holds = pool.arena == index
-                    && blocks.broken.is_none()
-                    && blocks.free + pool.used == pool.capacity;
-                kept += u64::from(holds);
-            }
+        let look = || keeps_invariants(memory, layout, index, address);
+        // The target runs: a pool in the middle of a change is not in it a moment later.
+        let Some(is_kept) = (1..LOOKS).map(|_| look()).find(|kept| *kept != Some(false)).unwrap_or_else(look)
+        else {
+            continue;
+        };
+        checked += 1;
+        kept += u64::from(is_kept);
+    }
+    (kept > 0 && checked - kept <= 1 + kept / 100).then_some((kept, checked))
+}
+
+/// Whether the pool at `address`, if it is in use, says its arena's place and counts as many free blocks as its list has.
+fn keeps_invariants(memory: &dyn Memory, layout: &Layout, arena: u32, address: u64) -> Option<bool> {
+    match Found::read(memory, layout, address) {
+        Found::Free => None,
+        Found::Broken(_) => Some(false),
+        Found::Used(pool) => {
+            let blocks = pool.blocks(memory, &mut |_| {});
+            let adds_up = blocks.free + pool.used == pool.capacity;
+            Some(pool.arena == arena && blocks.broken.is_none() && adds_up)
         }
     }
-    // The target runs: a pool may be in the middle of a change.
-    (kept > 0 && checked - kept <= 1 + kept / 100).then_some((kept, checked))
 }
