@@ -1,17 +1,22 @@
-//! Does a walk of mimalloc, or of `CPython`'s small objects, come to an end, and deliver sound tables, whatever the heap looks like?
+//! Does a walk of mimalloc, of `CPython`'s small objects, or of jemalloc 4 come to an end, and deliver sound tables, whatever the heap
+//! looks like?
 //!
-//! A real heap is captured once, and then shown with flipped bits, missing pages and pages of zeros.
+//! A real heap is captured once, or was recorded, and then shown with flipped bits, missing pages and pages of zeros.
 
 mod ledger;
+mod recorded;
 
+use heaptap::allocator::AddressSpace;
+use heaptap::allocator::jemalloc4::identify;
 use heaptap::allocator::{Block, Run, Sink};
 use heaptap::capture::CapturedMemory;
 use heaptap::memory::{Fault, Memory};
 use heaptap::snapshot::Liveness;
-use heaptap::target::{Options, Target};
+use heaptap::target::{Captured, Options, Target};
 use heaptap_platform::AddressRange;
 use heaptap_test_programs::LEDGER;
 use ledger::Ledger;
+use recorded::{fixtures_in, folder};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -92,11 +97,15 @@ impl Sink for Tables {
     }
 }
 
-/// Walks the allocator called `name` of a process at rest, as it is and as it never was.
-fn assert_walks_end(pid: u32, name: &str) {
-    let target = Target::open(&pid.to_string()).expect("the process runs");
+/// A process at rest, or a recorded one.
+fn captured(spec: &str) -> Captured {
+    let target = Target::open(spec).expect("it is there");
     let options = Options { pause_budget: Duration::from_secs(10), ..Options::default() };
-    let captured = target.capture(&options).expect("it can be captured");
+    target.capture(&options).expect("it can be captured")
+}
+
+/// Walks the allocator called `name`, as it is and as it never was; of so many words one is flipped where few are.
+fn assert_walks_end(captured: &Captured, name: &str, rarity: u64) {
     let mut all = captured.allocators.iter();
     let allocator = all.find(|allocator| allocator.name() == name).expect("it is in it");
     let threads = captured.capture.thread_pointers();
@@ -111,7 +120,7 @@ fn assert_walks_end(pid: u32, name: &str) {
     assert!(outcome.complete && outcome.anomalies.is_empty(), "{:?}", outcome.anomalies);
     let fashions = [
         Fashion::Flipped(100),
-        Fashion::Flipped(20_000),
+        Fashion::Flipped(rarity),
         Fashion::Absent(30),
         Fashion::Zeroed(30),
         Fashion::Moved(500),
@@ -138,7 +147,7 @@ fn assert_walks_end(pid: u32, name: &str) {
 fn mimalloc_in_a_hostile_memory() {
     let mut ledger = Ledger::preloaded(LEDGER, LIBRARY, "", &["--threads", "2"]);
     ledger.command("churn 50");
-    assert_walks_end(ledger.pid(), "mimalloc");
+    assert_walks_end(&captured(&ledger.pid().to_string()), "mimalloc", 20_000);
 }
 
 #[test]
@@ -154,6 +163,24 @@ fn small_objects_of_python_in_a_hostile_memory() {
         .expect("the interpreter starts");
     let mut ready = String::new();
     BufReader::new(python.stdout.take().expect("piped")).read_line(&mut ready).expect("the program answers");
-    assert_walks_end(python.id(), "pymalloc");
+    assert_walks_end(&captured(&python.id().to_string()), "pymalloc", 20_000);
     python.kill().and_then(|()| python.wait()).expect("it ran");
+}
+
+#[test]
+fn chunks_of_jemalloc_in_a_hostile_memory() {
+    let recorded = fixtures_in(&folder().join("chunks"));
+    assert!(recorded.len() >= 6);
+    for path in recorded {
+        let captured = captured(path.to_str().expect("text"));
+        // Its records are few: a header for two megabytes.
+        assert_walks_end(&captured, "jemalloc", 1000);
+        // Neither does looking for it.
+        let space = AddressSpace { modules: &captured.modules, mappings: &captured.mappings };
+        assert_eq!(identify::find(space, &captured.capture.memory).found.len(), 1);
+        for (seed, rarity) in (0..).zip([10, 100, 1000, 10_000]) {
+            let fashion = Fashion::Flipped(rarity);
+            identify::find(space, &Hostile { truth: &captured.capture.memory, fashion, seed });
+        }
+    }
 }

@@ -115,7 +115,11 @@ impl Walked {
             cached_blocks: sum.cached_blocks,
             cached_bytes: sum.cached_bytes,
             overhead_blocks: outcome.overhead.len() as u64,
-            overhead_bytes: outcome.overhead.iter().map(|block| block.usable_bytes).sum(),
+            overhead_bytes: outcome
+                .overhead
+                .iter()
+                .map(|block| block.usable_bytes)
+                .fold(0, u64::saturating_add),
             thread_caches: outcome.thread_caches,
             metadata_bytes: self.metadata_bytes,
             address_space: address_space(&outcome.claims),
@@ -206,8 +210,10 @@ fn address_space(claims: &[Claim]) -> Vec<AddressSpaceRow> {
         (ClaimKind::Retained, "retained"),
         (ClaimKind::Metadata, "metadata"),
     ];
-    let bytes =
-        |kind| claims.iter().filter(|claim| claim.kind == kind).map(|claim| claim.range.len_bytes()).sum();
+    let bytes = |kind| {
+        let of_kind = claims.iter().filter(|claim| claim.kind == kind);
+        of_kind.map(|claim| claim.range.len_bytes()).fold(0, u64::saturating_add)
+    };
     KINDS
         .into_iter()
         .map(|(kind, name)| AddressSpaceRow { kind: name.to_owned(), bytes: bytes(kind) })

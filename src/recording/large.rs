@@ -22,7 +22,7 @@ pub fn shares(
     old_before_ns: u64,
 ) -> Vec<Share<Shape>> {
     let fresh = fresh_blocks(first, last);
-    let bytes: u64 = fresh.values().map(|block| block.usable_bytes).sum();
+    let bytes = fresh.values().map(|block| block.usable_bytes).fold(0, u64::saturating_add);
     let mean_bytes = bytes as f64 / fresh.len().max(1) as f64;
     let delta_blocks = delta_bytes / mean_bytes.max(1.0);
     if delta_blocks < BLOCKS_MIN {
@@ -58,7 +58,8 @@ pub fn shares(
     let mut shares = attribution::divide(&evidence, &[grown]);
     for share in &mut shares {
         let blocks = blocks_of.get(&share.site).into_iter().flatten().filter_map(|block| fresh.get(block));
-        let (count, bytes) = blocks.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.usable_bytes));
+        let (count, bytes) = blocks
+            .fold((0, 0), |(count, bytes), one| (count + 1, u64::saturating_add(bytes, one.usable_bytes)));
         share.block_bytes = bytes / u64::max(count, 1);
         // Touches count pages, so that the part is one of bytes.
         share.delta_blocks = share.share * delta_bytes / share.block_bytes.max(1) as f64;

@@ -77,7 +77,7 @@ pub fn read(jemalloc: &Jemalloc, memory: &dyn Memory, threads: &[ThreadPointer])
             continue;
         }
         profile.counters_compared += 1;
-        let bytes: u64 = blocks.iter().map(|one| one.block.usable_bytes).sum();
+        let bytes = total_bytes(&blocks);
         let is_same = context.blocks == blocks.len() as u64 && context.bytes == bytes;
         profile.counters_differing += u64::from(!is_same);
         periods.extend(context.scaled_bytes.filter(|_| is_same).and_then(|scaled| period(&blocks, scaled)));
@@ -121,7 +121,7 @@ impl Context {
 /// Leaves out blocks that jemalloc made for itself: their extents keep the pointer that they had in an earlier life. So many
 /// of them, and of such sizes, that the context's counts are met; none where that cannot be had.
 fn leave_out_stale(blocks: &mut Vec<Sampled>, context: &Context) {
-    let bytes: u64 = blocks.iter().map(|one| one.block.usable_bytes).sum();
+    let bytes = total_bytes(blocks);
     let Some(excess) = (blocks.len() as u64).checked_sub(context.blocks).filter(|excess| *excess > 0) else {
         return;
     };
@@ -136,13 +136,17 @@ fn leave_out_stale(blocks: &mut Vec<Sampled>, context: &Context) {
     });
 }
 
+fn total_bytes(blocks: &[Sampled]) -> u64 {
+    blocks.iter().map(|one| one.block.usable_bytes).fold(0, u64::saturating_add)
+}
+
 /// So many of `sizes` that their sum is `bytes`, by their indices.
 fn choose(sizes: &[(usize, u64)], count: u64, bytes: u64) -> Option<Vec<usize>> {
     if count == 0 {
         return (bytes == 0).then(Vec::new);
     }
     if count == sizes.len() as u64 {
-        let is_all = sizes.iter().map(|(_, size)| size).sum::<u64>() == bytes;
+        let is_all = sizes.iter().map(|(_, size)| *size).fold(0, u64::saturating_add) == bytes;
         return is_all.then(|| sizes.iter().map(|(index, _)| *index).collect());
     }
     // Of many, trying all combinations would take too long.

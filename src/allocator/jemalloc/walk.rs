@@ -142,7 +142,7 @@ impl Walk<'_> {
             return;
         }
         self.last_end = start.saturating_add(extent.size_bytes);
-        self.outcome.active_bytes += extent.size_bytes;
+        self.outcome.active_bytes = self.outcome.active_bytes.saturating_add(extent.size_bytes);
         self.claim(extent, ClaimKind::InUse);
         if extent.slab { self.slab(extent) } else { self.large(extent) }
     }
@@ -301,8 +301,9 @@ impl Walk<'_> {
     /// program's blocks, but its sum is known.
     fn note_own_use(&mut self, arenas: &[Arena]) {
         let layout = &self.jemalloc.layout;
-        let counted: u64 = arenas.iter().filter_map(|arena| arena.internal_bytes(self.memory, layout)).sum();
-        let met: u64 = self.outcome.overhead.iter().map(|block| block.usable_bytes).sum();
+        let own = arenas.iter().filter_map(|arena| arena.internal_bytes(self.memory, layout));
+        let counted = own.fold(0, u64::saturating_add);
+        let met = self.outcome.overhead.iter().map(|block| block.usable_bytes).fold(0, u64::saturating_add);
         if counted > met {
             self.outcome.notes.push(format!(
                 "of the live bytes {} are jemalloc's own, as the records of its profiler are, by its own count",

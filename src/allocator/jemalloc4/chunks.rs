@@ -7,6 +7,7 @@ use super::layout::Layout;
 use crate::allocator::Data;
 use crate::memory::{Memory, MemoryExt, u32_at, u64_at, words};
 use heaptap_platform::AddressRange;
+use std::collections::HashSet;
 
 /// Length of `rtree_t` with its four levels.
 pub const TREE_BYTES: u64 = 104;
@@ -100,8 +101,11 @@ impl ChunkTree {
             let level = bytes.get(LEVELS + index * LEVEL_BYTES..)?;
             let bits = u32_at(level, 8)?;
             let fits = if index + 1 < height { bits == LEVEL_BITS } else { (1..=LEVEL_BITS).contains(&bits) };
+            if !fits {
+                return None;
+            }
             sum += bits;
-            if !fits || u32_at(level, 12)? != sum {
+            if u32_at(level, 12)? != sum {
                 return None;
             }
         }
@@ -120,7 +124,7 @@ impl ChunkTree {
         let mut contents = Contents::default();
         contents.ranges.extend(AddressRange::with_len(self.address, TREE_BYTES));
         for level in 0..self.height {
-            let place = self.address + (LEVELS + level * LEVEL_BYTES) as u64;
+            let place = self.address.wrapping_add((LEVELS + level * LEVEL_BYTES) as u64);
             match memory.read_u64(place) {
                 Ok(0 | BEING_MADE) => {}
                 Ok(node) => self.level(memory, level, node, 0, &mut contents),
@@ -133,15 +137,20 @@ impl ChunkTree {
 
     fn level(&self, memory: &dyn Memory, level: usize, node: u64, prefix: u64, contents: &mut Contents) {
         const NODES_MAX: usize = 1 << 16;
+        const READ_BYTES_MAX: usize = 256 << 20;
+        const FILED_MAX: usize = 1 << 22;
         let is_leaf = level + 1 == self.height;
         let bits =
             if is_leaf { 64 - self.lg_chunk - LEVEL_BITS * (self.height as u32 - 1) } else { LEVEL_BITS };
         let whole = AddressRange::with_len(node, 8 << bits).filter(|_| node.is_multiple_of(8));
-        let Some(whole) = whole.filter(|_| contents.nodes < NODES_MAX) else {
+        // A node that is met again closes a circle.
+        let has_room = contents.nodes.len() < NODES_MAX
+            && contents.read_bytes < READ_BYTES_MAX
+            && contents.filed.len() < FILED_MAX;
+        let Some(whole) = whole.filter(|_| has_room && contents.nodes.insert(node)) else {
             contents.broken.push(node);
             return;
         };
-        contents.nodes += 1;
         contents.ranges.push(whole);
         let shift = if is_leaf { self.lg_chunk } else { 64 - LEVEL_BITS * (level as u32 + 1) };
         for present in memory.present(whole) {
@@ -150,6 +159,7 @@ impl ChunkTree {
                 contents.broken.push(present.start);
                 continue;
             };
+            contents.read_bytes += len_bytes;
             let first = (present.start - whole.start) / 8;
             for (index, word) in (first..).zip(words(&bytes)).filter(|(_, word)| *word > BEING_MADE) {
                 let start = prefix | index << shift;
@@ -172,13 +182,14 @@ pub struct Contents {
     pub ranges: Vec<AddressRange>,
     /// Parts of it that could not be read.
     pub broken: Vec<u64>,
-    nodes: usize,
+    nodes: HashSet<u64>,
+    read_bytes: usize,
 }
 
 /// The nodes of a red-black tree of unused chunks whose root is at `root`, and whether it ended as it should.
 pub fn unused(memory: &dyn Memory, layout: &Layout, root: u64) -> (Vec<(u64, Node)>, bool) {
     const NODES_MAX: usize = 1 << 20;
-    let mut nodes = Vec::new();
+    let (mut nodes, mut seen) = (Vec::new(), HashSet::new());
     let Ok(first) = memory.read_u64(root) else { return (nodes, false) };
     let mut open = vec![first];
     while let Some(address) = open.pop() {
@@ -191,7 +202,7 @@ pub fn unused(memory: &dyn Memory, layout: &Layout, root: u64) -> (Vec<(u64, Nod
         let (Some(node), Ok(children)) = (Node::read(memory, layout, address), children) else {
             return (nodes, false);
         };
-        if nodes.len() >= NODES_MAX {
+        if nodes.len() >= NODES_MAX || !seen.insert(address) {
             return (nodes, false);
         }
         nodes.push((address, node));

@@ -70,7 +70,8 @@ pub fn compare(jemalloc: &Jemalloc4, memory: &dyn Memory, arenas: &[Arena], coun
         comparison = Comparison { locked: comparison.locked, ..Comparison::default() };
         comparison.notes.push("this build keeps no statistics: nothing to compare the walk with".to_owned());
     }
-    comparison.blocks_in_motion_max += comparison.locked.saturating_mul(MOVED_AT_ONCE_MAX);
+    let moved = comparison.locked.saturating_mul(MOVED_AT_ONCE_MAX);
+    comparison.blocks_in_motion_max = comparison.blocks_in_motion_max.saturating_add(moved);
     comparison
 }
 

@@ -121,8 +121,9 @@ impl Header {
             if run_bytes == 0 || !run_bytes.is_multiple_of(PAGE_BYTES) || end > pages {
                 return Err("a run does not fit into its chunk");
             }
-            let start = self.start + page * PAGE_BYTES;
-            visit(AddressRange { start, end: start + run_bytes }, what);
+            let start = self.start.checked_add(page * PAGE_BYTES);
+            let range = start.and_then(|start| AddressRange::with_len(start, run_bytes));
+            visit(range.ok_or("a chunk passes the end of the address space")?, what);
             page = end;
         }
         Ok(())

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 
 /// Most caches followed on one list.
 const CACHES_MAX: usize = 1 << 20;
+/// Most blocks in all caches together.
+const BLOCKS_MAX: usize = 1 << 26;
 /// Bytes of the stack of one bin, at most: 200 blocks (`TCACHE_NSLOTS_SMALL_MAX`).
 const STACK_BYTES_MAX: u64 = 200 * 8;
 /// Bins of a cache, at most: small classes and the large ones up to `opt.lg_tcache_max`.
@@ -61,8 +63,9 @@ impl Caches {
                 caches.cache(memory, layout, next);
                 match memory.read_u64(next) {
                     Ok(after) if after == first => break,
-                    Ok(after) => next = after,
-                    Err(_) => {
+                    // The list is a circle: an end is a break in it.
+                    Ok(after) if after != 0 && caches.blocks.len() < BLOCKS_MAX => next = after,
+                    _ => {
                         caches.broken.push(next);
                         break;
                     }

@@ -100,7 +100,7 @@ impl Walk<'_> {
     }
 
     fn in_use(&mut self, range: AddressRange) {
-        self.outcome.active_bytes += range.len_bytes();
+        self.outcome.active_bytes = self.outcome.active_bytes.saturating_add(range.len_bytes());
         self.claim(range, ClaimKind::InUse);
     }
 
@@ -177,6 +177,7 @@ impl Walk<'_> {
         let (Some(range), Some(held_bytes)) = (range, held_bytes) else {
             self.anomalies.add(filed.node, "a huge block has no length that can be");
             self.outcome.structures_broken += 1;
+            self.outcome.complete = false;
             return;
         };
         let arena = self.arena(node.arena);
@@ -253,8 +254,9 @@ impl Walk<'_> {
     /// What arenas have handed out to jemalloc itself, but for what was met as overhead.
     fn note_own_use(&mut self, arenas: &[Arena]) {
         let layout = &self.jemalloc.layout;
-        let counted: u64 = arenas.iter().filter_map(|arena| arena.internal_bytes(self.memory, layout)).sum();
-        let met: u64 = self.outcome.overhead.iter().map(|block| block.class_bytes).sum();
+        let own = arenas.iter().filter_map(|arena| arena.internal_bytes(self.memory, layout));
+        let counted = own.fold(0, u64::saturating_add);
+        let met = self.outcome.overhead.iter().map(|block| block.class_bytes).fold(0, u64::saturating_add);
         if let Some(rest) = counted.checked_sub(met).filter(|rest| *rest > 0) {
             self.outcome.notes.push(format!("of the live bytes {rest} are jemalloc's own, by its own count"));
         }
@@ -283,7 +285,8 @@ impl Walk<'_> {
         taken = merge_ranges(taken, 0);
         for start in chunks {
             let range = AddressRange { start, end: start.saturating_add(chunk_bytes) };
-            if taken.iter().all(|other| other.intersection(&range).is_none_or(|part| part.is_empty())) {
+            let behind = taken.partition_point(|other| other.end <= range.start);
+            if taken.get(behind).is_none_or(|other| other.start >= range.end) {
                 self.claim(range, ClaimKind::Metadata);
             }
         }

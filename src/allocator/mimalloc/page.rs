@@ -51,9 +51,9 @@ impl Page {
         }
         let used = number(bytes, fields.used)?;
         let start = match fields.start {
-            Start::Offset(offset) => area.start + if block_bytes <= 1024 { offset } else { 0 },
-            Start::Blocks if block_bytes <= 64 => area.start + 3 * block_bytes,
-            Start::Blocks if block_bytes <= 512 => area.start + block_bytes,
+            Start::Offset(offset) => area.start.wrapping_add(if block_bytes <= 1024 { offset } else { 0 }),
+            Start::Blocks if block_bytes <= 64 => area.start.wrapping_add(3 * block_bytes),
+            Start::Blocks if block_bytes <= 512 => area.start.wrapping_add(block_bytes),
             Start::Blocks => area.start,
             // The first byte is the page's number in its segment.
             Start::Aligned if bytes.first() == Some(&0) => aligned(area, block_bytes),
@@ -139,5 +139,9 @@ fn number(bytes: &[u8], (offset, width): (u64, Width)) -> Option<u64> {
 /// In 1.x the first page of a segment begins at the first multiple of the block size behind the segment's record.
 fn aligned(area: AddressRange, block_bytes: u64) -> u64 {
     const SMALL_OBJECT_BYTES_MAX: u64 = 128 << 10;
-    if block_bytes > SMALL_OBJECT_BYTES_MAX { area.start } else { area.start.next_multiple_of(block_bytes) }
+    if block_bytes > SMALL_OBJECT_BYTES_MAX {
+        return area.start;
+    }
+    // What passes the end of the address space does not fit into the area either.
+    area.start.checked_next_multiple_of(block_bytes).unwrap_or(0)
 }

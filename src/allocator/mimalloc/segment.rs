@@ -54,12 +54,13 @@ pub fn all(
     let (mut segments, mut broken) = (Vec::new(), Vec::new());
     let Some((alignment_bytes, fields)) = alignment_bytes(&layout.places) else { return (segments, broken) };
     let places = regions.iter().flat_map(|region| {
-        let first = region.start.next_multiple_of(alignment_bytes);
+        let first = region.start.checked_next_multiple_of(alignment_bytes).unwrap_or(region.end);
         let step = usize::try_from(alignment_bytes).unwrap_or(usize::MAX);
         (first..region.end).step_by(step)
     });
-    let is_segment =
-        |start: &u64| memory.read_u64(start + fields.cookie).is_ok_and(|word| word ^ start == cookie);
+    let is_segment = |start: &u64| {
+        memory.read_u64(start.wrapping_add(fields.cookie)).is_ok_and(|word| word ^ start == cookie)
+    };
     for start in places.take(TRIES_MAX).filter(is_segment) {
         match read(memory, layout, fields, start) {
             Some(segment) => segments.push(segment),
@@ -71,7 +72,7 @@ pub fn all(
 
 /// The segment at `start`, if its record can be read and makes sense.
 fn read(memory: &dyn Memory, layout: &Layout, fields: &SegmentFields, start: u64) -> Option<Segment> {
-    let word = |offset: u64| memory.read_u64(start + offset).ok();
+    let word = |offset: u64| memory.read_u64(start.wrapping_add(offset)).ok();
     let entries = word(fields.entries)?;
     if entries == 0 || entries > ENTRIES_MAX {
         return None;
@@ -122,7 +123,7 @@ fn pages_of_slices(
         let offset = fields.pages + index * layout.page.bytes;
         let Some(record) = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)) else { break };
         let slices = u64::from(u32_at(record, 0).unwrap_or(0)).max(1);
-        let start = segment.range.start + index * SLICE_BYTES;
+        let start = segment.range.start.saturating_add(index * SLICE_BYTES).min(segment.range.end);
         let end = start.saturating_add(slices * SLICE_BYTES).min(segment.range.end);
         let area = AddressRange { start, end };
         pages.extend(Page::parse(layout, segment.range.start + offset, record, area));

@@ -262,7 +262,8 @@ impl Walk<'_> {
             ("used_bytes", self.tally.used_bytes),
         ];
         let own = |claim: &&Claim| claim.kind == ClaimKind::Metadata;
-        let metadata = self.outcome.claims.iter().filter(own).map(|claim| claim.range.len_bytes()).sum();
+        let metadata = self.outcome.claims.iter().filter(own).map(|claim| claim.range.len_bytes());
+        let metadata = metadata.fold(0, u64::saturating_add);
         self.outcome.metadata_bytes = self.inventory.segments.first().map(|_| metadata);
         self.outcome.anomalies = self.anomalies.into_vec();
         self.outcome
