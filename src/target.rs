@@ -184,6 +184,11 @@ impl TargetError {
             Self::Capture(CaptureError::OverBudget { bytes, .. }) => {
                 Some(format!("allow it with --pause-budget {}ms", bytes / 2_000_000 + 5))
             }
+            Self::Capture(CaptureError::Expired { .. }) => Some(
+                "the target runs on; try again, and give heaptap processor time: run it outside the target's container, or when \
+                 less else runs"
+                    .to_owned(),
+            ),
             Self::Capture(CaptureError::Restless { bytes, .. }) => {
                 Some(format!("stop it for all of it with --pause-budget {}ms", bytes / 1_000_000 + 5))
             }
@@ -212,7 +217,11 @@ impl TargetError {
         match self {
             Self::NotATarget { .. } => 2,
             Self::Process(error) => process_exit_code(error),
-            Self::Capture(CaptureError::OverBudget { .. } | CaptureError::Restless { .. }) => 7,
+            Self::Capture(
+                CaptureError::OverBudget { .. }
+                | CaptureError::Restless { .. }
+                | CaptureError::Expired { .. },
+            ) => 7,
             Self::Capture(CaptureError::Stop(error)) => stop_exit_code(error),
             Self::Capture(CaptureError::Read(error)) | Self::Read(error) => read_exit_code(error),
             Self::Residency(ResidencyError::Process(error)) => process_exit_code(error),

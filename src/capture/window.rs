@@ -51,6 +51,18 @@ pub enum CaptureError {
         /// What was allowed.
         budget: Duration,
     },
+    /// The target had to be let go before all was copied: this tool was held up itself.
+    #[error(
+        "process {pid}: it was let go after {} ms, before its records were copied: this machine, or the limits that heaptap \
+         runs under, held heaptap up",
+        .held.as_millis()
+    )]
+    Expired {
+        /// The process.
+        pid: i32,
+        /// How long it stood still.
+        held: Duration,
+    },
     /// The heap had to be read around the stop, and changed too much meanwhile.
     #[error(
         "process {pid}: its heap of {bytes} bytes changes faster than it can be read beside a pause of {} ms: {} blocks \
@@ -323,7 +335,13 @@ impl Window<'_> {
                 continue;
             }
             let mut capture = self.copy(&stopped, limits.pause);
-            pauses.push(stopped.release());
+            let pause = stopped.release();
+            if pause.expired {
+                // What was copied since is not of the stop.
+                let held = Duration::from_micros(pause.stopped_us);
+                return Err(CaptureError::Expired { pid: process.pid(), held });
+            }
+            pauses.push(pause);
             capture.in_motion = in_motion;
             capture.pauses = pauses;
             return Ok(capture);
@@ -584,7 +602,11 @@ pub(super) fn read(
 }
 
 pub(super) fn stop_limits(limits: Limits) -> StopLimits {
-    StopLimits { budget: limits.pause, reach_max: limits.stop_deadline, ..StopLimits::default() }
+    // Whoever allows a longer pause than the limit for a tool that is stuck has it, and time to let go.
+    const RELEASE_MAX: Duration = Duration::from_secs(1);
+    let default = StopLimits::default();
+    let hold_max = default.hold_max.max(limits.pause.saturating_add(RELEASE_MAX));
+    StopLimits { budget: limits.pause, reach_max: limits.stop_deadline, hold_max, ..default }
 }
 
 /// Room for `bytes` and what may come to it, its pages made before the target waits for them.
