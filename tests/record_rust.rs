@@ -27,27 +27,22 @@ fn functions(site: &Value) -> Vec<&str> {
     frames.iter().filter_map(|frame| frame["function"].as_str()).collect()
 }
 
-/// Records until one site stands first that has nine tenths of all that is blamed on anybody, and no more than has leaked.
-fn recorded(server: &mut Server, file: &Path) -> Value {
-    for _ in 0..TRIES {
-        let before = server.live("RankResults");
-        let output = server.record("10s").arg("-o").arg(file).output().unwrap();
-        let leaked = server.live("RankResults") - before;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let recording: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let blocks: Vec<i64> = recording["sites"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|site| site["delta_blocks"].as_i64().unwrap())
-            .collect();
-        let (first, all) = (blocks.first().copied().unwrap_or(0), blocks.iter().sum::<i64>());
-        eprintln!("{first} of {all} blamed on the first, {leaked} leaked");
-        if first > 0 && first * 10 >= all * 9 && first <= leaked {
-            return recording;
-        }
-    }
-    panic!("no recording of {TRIES} was right");
+/// One recording, its file, and what was lost by the server's own count, which goes on a little longer.
+fn recorded(server: &mut Server, file: &Path) -> (Value, i64) {
+    let before = server.live("RankResults");
+    let output = server.record("10s").arg("-o").arg(file).output().unwrap();
+    let leaked = server.live("RankResults") - before;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (serde_json::from_slice(&output.stdout).unwrap(), leaked)
+}
+
+/// Whether one site stands first that has nine tenths of all that is blamed on anybody, and no more than has leaked.
+fn is_right(recording: &Value, leaked: i64) -> bool {
+    let sites = recording["sites"].as_array().unwrap();
+    let blocks: Vec<i64> = sites.iter().map(|site| site["delta_blocks"].as_i64().unwrap()).collect();
+    let (first, all) = (blocks.first().copied().unwrap_or(0), blocks.iter().sum::<i64>());
+    eprintln!("{first} of {all} blamed on the first, {leaked} leaked");
+    first > 0 && first * 10 >= all * 9 && first <= leaked
 }
 
 /// The innermost function, whatever is inlined into it, is `RankResults::allocate`'s; the outermost ones a worker's.
@@ -64,8 +59,13 @@ fn named_of_kind(kind: &str) {
     let arguments = ["--rate", "60000", "--leak", "0.01", "--minute", "2", "--kind", kind];
     let mut server = Server::start(program().to_str().unwrap(), &arguments);
     let folder = tempfile::tempdir().unwrap();
-    let recording = recorded(&mut server, &folder.path().join("rec"));
-    assert_is_the_leak(&functions(&recording["sites"][0]));
+    for _ in 0..TRIES {
+        let (recording, leaked) = recorded(&mut server, &folder.path().join("rec"));
+        if is_right(&recording, leaked) {
+            return assert_is_the_leak(&functions(&recording["sites"][0]));
+        }
+    }
+    panic!("no recording of {TRIES} was right");
 }
 
 #[test]
@@ -87,21 +87,36 @@ fn a_stripped_program_is_ranked_by_address_and_named_later() {
     let arguments = ["--rate", "60000", "--leak", "0.01", "--minute", "2"];
     let mut server = Server::start(stripped.to_str().unwrap(), &arguments);
     let file = folder.path().join("rec");
-    let recording = recorded(&mut server, &file);
+    for _ in 0..TRIES {
+        let (recording, leaked) = recorded(&mut server, &file);
+        if is_named_later(&recording, &stripped, &file, leaked) {
+            return;
+        }
+    }
+    panic!("no recording of {TRIES} was right");
+}
+
+/// Whether a recording without names has them with the unstripped program's file. Copies of a call in an unrolled loop have
+/// different addresses, so that only names tell that they are one site.
+fn is_named_later(recording: &Value, stripped: &Path, file: &Path, leaked: i64) -> bool {
+    let sites = recording["sites"].as_array().unwrap();
+    let Some(first) = sites.first() else { return false };
     let own = |frame: &&Value| frame["module"].as_str() == stripped.to_str();
-    let frames = recording["sites"][0]["frames"].as_array().unwrap();
+    let frames = first["frames"].as_array().unwrap();
     assert!(frames.iter().filter(own).count() > 15, "{frames:?}");
     assert!(frames.iter().filter(own).all(|frame| frame["function"].is_null()), "{frames:?}");
 
-    let json = folder.path().join("json");
+    let json = file.with_extension("json");
     std::fs::write(&json, recording.to_string()).unwrap();
     let unstripped = program().to_str().unwrap();
     let output = heaptap(&["symbolize", "--json", json.to_str().unwrap(), "--file", unstripped]);
     let named: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_is_the_leak(&functions(&named["sites"][0]));
-    assert_eq!(named["sites"][0]["delta_blocks"], recording["sites"][0]["delta_blocks"]);
-
     let output = heaptap(&["report", "--json", file.to_str().unwrap(), "--file", unstripped]);
     let reported: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(reported["sites"], named["sites"]);
+    if !is_right(&reported, leaked) {
+        return false;
+    }
+    assert_is_the_leak(&functions(&named["sites"][0]));
+    assert_is_the_leak(&functions(&reported["sites"][0]));
+    true
 }

@@ -88,6 +88,34 @@ fn what_was_written_is_read_and_attributed_again() {
 }
 
 #[test]
+fn copies_of_one_line_are_one_site_and_nameless_places_are_not() {
+    let at = |line, address| Frame {
+        function: Some("serve".to_owned()),
+        file: Some("main.rs".to_owned()),
+        line: Some(line),
+        address: Some(address),
+        ..Frame::default()
+    };
+    let nameless = |address| Frame { address: Some(address), ..Frame::default() };
+    let mut kept = sample();
+    kept.stacks = vec![
+        vec![at(7, 1)],
+        vec![at(7, 2)],
+        vec![at(8, 3)],
+        vec![nameless(4)],
+        vec![nameless(5)],
+        vec![nameless(4)],
+    ];
+    for (sample, stack) in kept.samples.iter_mut().zip((0..6).cycle()) {
+        sample.stack = stack;
+    }
+    kept.join_alike();
+    assert_eq!(kept.stacks, [vec![at(7, 1)], vec![at(8, 3)], vec![nameless(4)], vec![nameless(5)]]);
+    let stacks: Vec<usize> = kept.samples.iter().take(6).map(|sample| sample.stack).collect();
+    assert_eq!(stacks, [0, 0, 1, 2, 3, 2]);
+}
+
+#[test]
 fn a_file_by_the_description_is_read() {
     let text = serde_json::to_vec(&sample()).unwrap();
     assert_eq!(read(&file_of(&text, text.len() as u64)).unwrap(), sample());

@@ -62,12 +62,13 @@ impl ReportArgs {
 }
 
 fn read(path: &Path, namer: &Namer<'_>) -> Result<Recording, Failure> {
-    let mut recording = file::read(path)?.attribute();
-    namer.learn_frames(recording.sites.iter().flat_map(|site| &site.frames));
-    for site in &mut recording.sites {
-        namer.name_frames(&mut site.frames);
+    let mut kept = file::read(path)?;
+    namer.learn_frames(kept.stacks.iter().flatten());
+    for frames in &mut kept.stacks {
+        namer.name_frames(frames);
     }
-    Ok(recording)
+    kept.join_alike();
+    Ok(kept.attribute())
 }
 
 /// Prints a recording and writes the files that were asked for.

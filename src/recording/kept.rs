@@ -11,7 +11,7 @@ use crate::snapshot::schema::Target;
 use crate::stacks::schema::Frame;
 use crate::symbolize::Symbolizer;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
 /// The value of [`Kept::schema`].
@@ -117,6 +117,47 @@ pub struct KeptSample {
     pub shard: Option<u32>,
 }
 
+impl Kept {
+    /// Joins stacks that differ in nothing but the copy of a line that they passed: compilers repeat the body of a loop, and
+    /// each copy calls from another address. Places without a name are told apart by their addresses.
+    pub fn join_alike(&mut self) {
+        let mut known: HashMap<Vec<Call>, usize> = HashMap::new();
+        let mut joined = Vec::new();
+        let mut new_index = Vec::new();
+        for stack in std::mem::take(&mut self.stacks) {
+            let index = *known.entry(stack.iter().map(Call::of).collect()).or_insert(joined.len());
+            if index == joined.len() {
+                joined.push(stack);
+            }
+            new_index.push(index);
+        }
+        let renamed = |old: usize| new_index.get(old).copied().unwrap_or(old);
+        self.samples.iter_mut().for_each(|sample| sample.stack = renamed(sample.stack));
+        self.large.iter_mut().for_each(|large| large.stack = renamed(large.stack));
+        self.stacks = joined;
+    }
+}
+
+/// What tells one call from another in the source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Call {
+    /// A line of a function.
+    Line { function: String, file: String, line: u32 },
+    /// A place in a module, or in the process.
+    Place { module: Option<String>, offset: Option<u64>, address: Option<u64> },
+}
+
+impl Call {
+    fn of(frame: &Frame) -> Self {
+        match (&frame.function, &frame.file, frame.line) {
+            (Some(function), Some(file), Some(line)) => {
+                Self::Line { function: function.clone(), file: file.clone(), line }
+            }
+            _ => Self::Place { module: frame.module.clone(), offset: frame.offset, address: frame.address },
+        }
+    }
+}
+
 /// What a recording has come to, in the process's own terms.
 pub(super) struct Outcome<'a> {
     pub recorder: &'a Recorder<'a>,
@@ -138,14 +179,14 @@ impl Outcome<'_> {
         let samples = &self.recorder.samples;
         let begun_ns = samples.iter().map(|sample| sample.time_ns).min().unwrap_or(0);
         let judged = self.evidence.iter().filter_map(|(index, one)| Some((samples.get(*index)?, one)));
-        let mut kept: Vec<KeptSample> = judged
+        let mut judged: Vec<KeptSample> = judged
             .map(|(sample, evidence)| KeptSample {
                 at_us: (sample.time_ns - begun_ns) / 1000,
                 type_index: evidence.stayed.and_then(|shape| index_of.get(&shape).copied()),
                 ..self.sample(sample, evidence)
             })
             .collect();
-        kept.sort_by_key(|sample| sample.at_us);
+        judged.sort_by_key(|sample| sample.at_us);
         let touches = &self.recorder.touches.seen;
         let touching = touches.iter().map(|touch| touch.tid);
         let tids: BTreeSet<i32> = samples.iter().map(|sample| sample.tid).chain(touching).collect();
@@ -153,7 +194,7 @@ impl Outcome<'_> {
         let name = |frames: &Vec<crate::unwind::Frame>| {
             frames.iter().flat_map(|frame| self.symbolizer.frames(frame)).collect()
         };
-        Kept {
+        let mut kept = Kept {
             schema: SCHEMA.to_owned(),
             target: self.last.map(|last| last.summary.target.clone()).unwrap_or_default(),
             taken_at: seconds_since_1970() - elapsed.as_secs_f64(),
@@ -184,8 +225,10 @@ impl Outcome<'_> {
                 .into_iter()
                 .filter_map(|tid| Some((tid, self.recorder.thread_name(tid)?)))
                 .collect(),
-            samples: kept,
-        }
+            samples: judged,
+        };
+        kept.join_alike();
+        kept
     }
 
     /// Every shape by its name, and its index.
