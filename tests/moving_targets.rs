@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod exactness;
+mod leak_server;
 mod ledger;
 mod outside;
 
 use exactness::assert_exact;
-use heaptap_test_programs::LEDGER;
+use heaptap_test_programs::{LEAK_SERVER, LEDGER};
+use leak_server::Server;
 use ledger::Ledger;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,6 +81,21 @@ fn a_lock_that_is_often_held() {
     }
     ledger.command("stop");
     assert_exact(&mut ledger);
+}
+
+/// Few pages, most of which change while they are looked at.
+#[test]
+fn a_busy_server_on_mimalloc() {
+    let library = "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0";
+    // `env` becomes the server.
+    let server = Server::start("env", &[library, LEAK_SERVER]);
+    for _ in 0..10 {
+        let told = heaptap(&["info", &server.pid().to_string(), "--json"]);
+        let names = told.json()["allocators"].as_array().map(|all| {
+            all.iter().filter_map(|one| one["name"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+        });
+        assert_eq!(names.unwrap_or_default(), ["mimalloc"], "{}", told.errors);
+    }
 }
 
 #[test]
