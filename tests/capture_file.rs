@@ -233,11 +233,15 @@ fn what_cannot_be_read_is_named() {
         fs::write(&damaged, bytes).unwrap();
         Target::open(damaged.to_str().unwrap())
     };
-    for (length, what) in [(10, "ELF header"), (500, "program headers"), (20_000, "notes")] {
-        let error = open(&whole[..length]).expect_err("it is cut off");
-        assert!(error.to_string().contains(what), "{length}: {error}");
-        assert_eq!(error.exit_code(), 6);
-        assert!(error.hint().is_some());
+    let error = open(&whole[..10]).expect_err("it is cut off");
+    assert!(error.to_string().contains("ELF header"), "{error}");
+    assert_eq!((error.exit_code(), error.hint().is_some()), (6, true));
+    // What is there is used; it is not enough for a heap.
+    for (length, what) in [(500, "program headers are there"), (20_000, "of memory are cut off")] {
+        let target = open(&whole[..length]).expect("it is the head of a core");
+        let error = target.snapshot(&Options::default()).expect_err("nothing of the heap is there");
+        let said = error.to_string();
+        assert!(said.contains(&format!("ends at byte {length}")) && said.contains(what), "{length}: {said}");
     }
     let mut other = whole.clone();
     other[4] = 1;

@@ -41,6 +41,8 @@ struct Program(Child);
 impl Program {
     fn start() -> Self {
         let mut command = Command::new(TYPES_NAMED);
+        // Else the kernel writes into each thread's storage on which processor it runs.
+        command.env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line == "ready"));
