@@ -37,8 +37,8 @@ const PROPERTIES: [&str; 10] = [
 /// Other work on a busy machine may make a pause long; it is not what is asked here.
 const AMPLE: Duration = Duration::from_secs(10);
 
-/// Too short for a heap of 70 MB: its free objects must be read while the target runs.
-const SHORT: Duration = Duration::from_millis(20);
+/// Too short for spans of 120 MB with free objects in them: they must be read while the target runs.
+const SHORT: Duration = Duration::from_millis(100);
 
 /// Whether the program can say what `MallocExtension` says: a static one has not linked it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -184,13 +184,18 @@ fn pages_given_back() {
 #[test]
 fn a_heap_that_is_too_large_for_the_pause() {
     let mut ledger = preloaded(LIBRARY)(&["--threads", "3"]);
-    ledger.command("grow 150000 500 1");
-    // Every other block: the spans stay, full of free objects.
-    ledger.command("grow 150000 500 2");
-    ledger.command("shrink 100000 500 2");
-    ledger.command("shrink 40000 500 1");
+    // Both are of one class, in turns: every span keeps half of its objects.
+    for _ in 0..15_000 {
+        ledger.command("grow 8 500 1");
+        ledger.command("grow 8 510 1");
+    }
+    ledger.command("shrink 120000 510 1");
     let first = extra_blocks("at rest, around a stop", &mut ledger, Extension::Speaks, SHORT);
     assert_eq!(first, extra_blocks("at rest, in a stop", &mut ledger, Extension::Speaks, AMPLE));
+    let taken = snapshot(ledger.pid(), SHORT);
+    let evidence = &tcmalloc(&taken).1.evidence;
+    let says_so = |sentence: &String| sentence.contains("bytes of heap were read while it ran");
+    assert!(evidence.iter().any(says_so), "{evidence:?}");
 }
 
 #[test]

@@ -43,8 +43,17 @@ fn captured(spec: &str) -> Captured {
     target.capture(&options).expect("it can be captured")
 }
 
+/// Whether a walk tells each loss of records that turned to zeros.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Zeros {
+    /// It does.
+    Told,
+    /// Not where its list of arenas was: how long that is stands nowhere, and zeros are arenas that are not used.
+    MayPass,
+}
+
 /// Walks the allocator called `name`, as it is and as it never was; of so many words one is flipped where few are.
-fn assert_walks_end(captured: &Captured, name: &str, rarity: u64) {
+fn assert_walks_end(captured: &Captured, name: &str, rarity: u64, zeros: Zeros) {
     let mut all = captured.allocators.iter();
     let allocator = all.find(|allocator| allocator.name() == name).expect("it is in it");
     let threads = captured.capture.thread_pointers();
@@ -72,10 +81,12 @@ fn assert_walks_end(captured: &Captured, name: &str, rarity: u64) {
             tables.check().unwrap_or_else(|fault| panic!("{fashion:?}, seed {seed}: {fault}"));
             let differs = tables.runs != truth.runs || tables.large != truth.large;
             let told = !outcome.complete || !outcome.anomalies.is_empty() || outcome.cells_differing > 0;
-            assert!(
-                told || !differs || matches!(fashion, Fashion::Flipped(_)),
-                "{fashion:?}, seed {seed}: not told"
-            );
+            let may_pass = match fashion {
+                Fashion::Flipped(_) => true,
+                Fashion::Zeroed(_) => zeros == Zeros::MayPass,
+                _ => false,
+            };
+            assert!(told || !differs || may_pass, "{fashion:?}, seed {seed}: not told");
             noticed += u64::from(told);
         }
         assert!(noticed > 0, "{fashion:?}");
@@ -86,7 +97,7 @@ fn assert_walks_end(captured: &Captured, name: &str, rarity: u64) {
 fn mimalloc_in_a_hostile_memory() {
     let mut ledger = Ledger::preloaded(LEDGER, LIBRARY, "", &["--threads", "2"]);
     ledger.command("churn 50");
-    assert_walks_end(&captured(&ledger.pid().to_string()), "mimalloc", 20_000);
+    assert_walks_end(&captured(&ledger.pid().to_string()), "mimalloc", 20_000, Zeros::Told);
 }
 
 #[test]
@@ -102,7 +113,7 @@ fn small_objects_of_python_in_a_hostile_memory() {
         .expect("the interpreter starts");
     let mut ready = String::new();
     BufReader::new(python.stdout.take().expect("piped")).read_line(&mut ready).expect("the program answers");
-    assert_walks_end(&captured(&python.id().to_string()), "pymalloc", 20_000);
+    assert_walks_end(&captured(&python.id().to_string()), "pymalloc", 20_000, Zeros::MayPass);
     python.kill().and_then(|()| python.wait()).expect("it ran");
 }
 
@@ -113,7 +124,7 @@ fn chunks_of_jemalloc_in_a_hostile_memory() {
     for path in recorded {
         let captured = captured(path.to_str().expect("text"));
         // Its records are few: a header for two megabytes.
-        assert_walks_end(&captured, "jemalloc", 1000);
+        assert_walks_end(&captured, "jemalloc", 1000, Zeros::Told);
         // Neither does looking for it.
         let space = AddressSpace { modules: &captured.modules, mappings: &captured.mappings };
         assert_eq!(identify::find(space, &captured.capture.memory).found.len(), 1);
