@@ -182,6 +182,10 @@ fn pages_given_back() {
 }
 
 #[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "an unoptimised build plans for longer than the pause: run it with --release"
+)]
 fn a_heap_that_is_too_large_for_the_pause() {
     let mut ledger = preloaded(LIBRARY)(&["--threads", "3"]);
     // Both are of one class, in turns: every span keeps half of its objects.
