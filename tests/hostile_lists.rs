@@ -43,17 +43,18 @@ fn captured(spec: &str) -> Captured {
     target.capture(&options).expect("it can be captured")
 }
 
-/// Whether a walk tells each loss of records that turned to zeros.
+/// Whether a walk tells each loss of records that turned to zeros or are not there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Zeros {
+enum Losses {
     /// It does.
     Told,
-    /// Not where its list of arenas was: how long that is stands nowhere, and zeros are arenas that are not used.
+    /// Not where its list of arenas was: how long that is stands nowhere. It ends where memory does, and zeros are arenas that
+    /// are not in use.
     MayPass,
 }
 
 /// Walks the allocator called `name`, as it is and as it never was; of so many words one is flipped where few are.
-fn assert_walks_end(captured: &Captured, name: &str, rarity: u64, zeros: Zeros) {
+fn assert_walks_end(captured: &Captured, name: &str, rarity: u64, losses: Losses) {
     let mut all = captured.allocators.iter();
     let allocator = all.find(|allocator| allocator.name() == name).expect("it is in it");
     let threads = captured.capture.thread_pointers();
@@ -83,7 +84,7 @@ fn assert_walks_end(captured: &Captured, name: &str, rarity: u64, zeros: Zeros) 
             let told = !outcome.complete || !outcome.anomalies.is_empty() || outcome.cells_differing > 0;
             let may_pass = match fashion {
                 Fashion::Flipped(_) => true,
-                Fashion::Zeroed(_) => zeros == Zeros::MayPass,
+                Fashion::Zeroed(_) | Fashion::Absent(_) => losses == Losses::MayPass,
                 _ => false,
             };
             assert!(told || !differs || may_pass, "{fashion:?}, seed {seed}: not told");
@@ -97,7 +98,7 @@ fn assert_walks_end(captured: &Captured, name: &str, rarity: u64, zeros: Zeros) 
 fn mimalloc_in_a_hostile_memory() {
     let mut ledger = Ledger::preloaded(LEDGER, LIBRARY, "", &["--threads", "2"]);
     ledger.command("churn 50");
-    assert_walks_end(&captured(&ledger.pid().to_string()), "mimalloc", 20_000, Zeros::Told);
+    assert_walks_end(&captured(&ledger.pid().to_string()), "mimalloc", 2_000, Losses::Told);
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn small_objects_of_python_in_a_hostile_memory() {
         .expect("the interpreter starts");
     let mut ready = String::new();
     BufReader::new(python.stdout.take().expect("piped")).read_line(&mut ready).expect("the program answers");
-    assert_walks_end(&captured(&python.id().to_string()), "pymalloc", 20_000, Zeros::MayPass);
+    assert_walks_end(&captured(&python.id().to_string()), "pymalloc", 5_000, Losses::MayPass);
     python.kill().and_then(|()| python.wait()).expect("it ran");
 }
 
@@ -124,7 +125,7 @@ fn chunks_of_jemalloc_in_a_hostile_memory() {
     for path in recorded {
         let captured = captured(path.to_str().expect("text"));
         // Its records are few: a header for two megabytes.
-        assert_walks_end(&captured, "jemalloc", 1000, Zeros::Told);
+        assert_walks_end(&captured, "jemalloc", 1000, Losses::Told);
         // Neither does looking for it.
         let space = AddressSpace { modules: &captured.modules, mappings: &captured.mappings };
         assert_eq!(identify::find(space, &captured.capture.memory).found.len(), 1);
